@@ -1,0 +1,27 @@
+"""Quiet mode: one plain line an epoch, for log files."""
+
+import sys
+import time
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class EpochLines(Callback):
+    """`epoch 3/50  step 240  loss 1.234  val/wer 45.2 %  lr 1.0e-03  12 s`"""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"step {trainer.global_step}"]
+        if "train/loss" in metrics:
+            parts.append(f"loss {metrics['train/loss']:.3f}")
+        parts.append(f"val/loss {metrics.get('val/loss', float('nan')):.3f}")
+        parts.append(f"val/wer {100 * metrics.get('val/wer', float('nan')):.1f} %")
+        if "train/lr" in metrics:
+            parts.append(f"lr {metrics['train/lr']:.1e}")
+        parts.append(f"{time.monotonic() - self._start:.0f} s")
+        print("  ".join(parts), file=sys.stderr, flush=True)

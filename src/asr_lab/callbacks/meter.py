@@ -1,0 +1,46 @@
+"""What a training cost: time in training steps, speech seen, peak memory."""
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from asr_lab.types import Batch
+
+
+class Meter(Callback):
+    """Seconds spent training (validation and checkpoints excluded) and audio seconds trained on; kept over resumes."""
+
+    def __init__(self) -> None:
+        self.train_seconds = 0.0
+        self.audio_seconds = 0.0
+        self._since: float | None = None
+
+    @property
+    def audio_seconds_per_second(self) -> float:
+        return self.audio_seconds / self.train_seconds if self.train_seconds else 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self.audio_seconds += batch.seconds * trainer.world_size
+        self._read()
+        self._since = time.monotonic()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        if self._since is not None:
+            self.train_seconds += time.monotonic() - self._since
+            self._since = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"train_seconds": self.train_seconds, "audio_seconds": self.audio_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train_seconds = state_dict["train_seconds"]
+        self.audio_seconds = state_dict["audio_seconds"]

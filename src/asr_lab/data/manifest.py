@@ -1,0 +1,114 @@
+"""Manifests: one JSON object per line (the NeMo convention), read with every mistake named by its line.
+
+Required keys: `audio_filepath` (absolute, or relative to the manifest's folder), `duration` (seconds), `text`.
+Optional: `id`, `speaker`, `split`, `sample_rate`. Other keys are kept out of the way.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from asr_lab.errors import DataError
+
+
+class Utterance(NamedTuple):
+    """One recording with its transcript."""
+
+    id: str
+    audio: Path
+    duration: float  # seconds
+    text: str
+    speaker: str | None = None
+    split: str | None = None
+    sample_rate: int | None = None
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a manifest or with a file that it names."""
+
+    kind: str  # e.g. "missing file"; the kinds are listed in data/check.py
+    where: str  # "manifest.jsonl:12" or the utterance's id
+    detail: str  # what came, and what to do
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}: {self.detail}"
+
+
+def parse_manifest(path: Path) -> Iterator[Utterance | Problem]:
+    """Every line of `path` in order, as an utterance or as the problem that makes it unreadable."""
+    path = Path(path)
+    try:
+        lines = open(path, encoding="utf-8")  # noqa: SIM115  closed below; opened here so that the error is ours
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the manifest ({error.strerror}); check the path") from None
+    with lines:
+        for number in range(1, 2**62):
+            where = f"{path.name}:{number}"
+            try:
+                line = lines.readline()
+            except UnicodeDecodeError as error:
+                yield Problem("unreadable line", where, f"not UTF-8 ({error.reason}); save the manifest as UTF-8")
+                return
+            if not line:
+                return
+            if line.strip():
+                yield _parse_line(line, where, path.parent)
+
+
+def read_manifest(path: Path) -> list[Utterance]:
+    """All utterances of a manifest.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or has an unreadable line or a duplicated id (line number given).
+    """
+    utterances: list[Utterance] = []
+    seen: set[str] = set()
+    for item in parse_manifest(path):
+        if isinstance(item, Problem):
+            raise DataError(f"{Path(path).parent / item.where}: {item.kind}: {item.detail}")
+        if item.id in seen:
+            raise DataError(f"{path}: duplicated id '{item.id}'; give each utterance its own 'id' or audio_filepath")
+        seen.add(item.id)
+        utterances.append(item)
+    if not utterances:
+        raise DataError(f"{path}: the manifest has no utterances")
+    return utterances
+
+
+def digest(utterances: list[Utterance]) -> str:
+    """Identity of a list of utterances: 16 hex digits over ids, transcripts, durations and splits, in order."""
+    h = hashlib.sha256()
+    for u in utterances:
+        h.update(f"{u.id}\t{u.duration:.4f}\t{u.speaker}\t{u.split}\t{u.text}\n".encode())
+    return h.hexdigest()[:16]
+
+
+def _parse_line(line: str, where: str, folder: Path) -> Utterance | Problem:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Problem("unreadable line", where, f"not JSON ({error.msg} at column {error.colno}); mend or remove it")
+    if not isinstance(row, dict):
+        return Problem("unreadable line", where, f"a JSON object is wanted, a {type(row).__name__} came")
+    missing = [key for key in ("audio_filepath", "duration", "text") if key not in row]
+    if missing:
+        return Problem("unreadable line", where, f"key {', '.join(map(repr, missing))} is missing")
+    name, duration, text = row["audio_filepath"], row["duration"], row["text"]
+    if not isinstance(name, str) or not name:
+        return Problem("unreadable line", where, f"audio_filepath must be a path, {name!r} came")
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < float("inf"):
+        return Problem("unreadable line", where, f"duration must be a positive number of seconds, {duration!r} came")
+    if not isinstance(text, str):
+        return Problem("unreadable line", where, f"text must be a string, {text!r} came")
+    rate = row.get("sample_rate")
+    return Utterance(
+        id=str(row.get("id") or Path(name).with_suffix("")),
+        audio=folder / name,
+        duration=float(duration),
+        text=text,
+        speaker=None if row.get("speaker") is None else str(row["speaker"]),
+        split=None if row.get("split") is None else str(row["split"]),
+        sample_rate=int(rate) if isinstance(rate, int | float) else None,
+    )

@@ -1,0 +1,158 @@
+"""From files to values: everything a report needs of one experiment's folder, checked once.
+
+Files come from runs that may have died while writing, or from an older version: whatever cannot be used is named in
+`Cell.damage` or `Experiment.damage` and never raises. Values past this point are clean: names are text, numbers are
+numbers.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asr_lab.errors import AsrLabError, nearest
+from asr_lab.report.records import (
+    HYPS,
+    RESULT,
+    Scores,
+    as_numbers,
+    as_object,
+    as_text,
+    read_curve,
+    read_object,
+    read_scores,
+)
+
+PLAN = "sweep.json"
+METRICS = "metrics.jsonl"
+STATUSES = ("done", "running", "failed", "interrupted", "exploded")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run, planned or found. `status` is the run's own, or `missing`, `stale` (ran with another configuration than
+    the plan's) or `damaged` (result.json cannot be read)."""
+
+    name: str
+    status: str
+    reason: str = ""
+    planned: bool = True
+    factors: dict[str, str] = field(default_factory=dict)  # `seed` included
+    fingerprint: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)  # rates are shares; a nan stays a nan
+    numbers: dict[str, float] = field(default_factory=dict)  # parameters, seconds/train, peak_memory_mb, ...
+    best: dict[str, float] = field(default_factory=dict)  # epoch, step and value of the checkpoint that was tested
+    environment: dict[str, str] = field(default_factory=dict)
+    git: dict[str, str] = field(default_factory=dict)
+    digest: dict[str, str] = field(default_factory=dict)  # of each split's data
+    finished: str = ""
+    scores: Scores | None = None
+    curve: tuple[dict[str, float], ...] = ()  # rows of metrics.jsonl
+    damage: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+    @property
+    def seed(self) -> str:
+        return self.factors.get("seed", "")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One folder of `outputs/`: the plan, and what came of it."""
+
+    folder: Path
+    name: str
+    question: str
+    command: str
+    axes: dict[str, list[str]]  # the plan's swept keys; empty without a plan
+    cells: tuple[Cell, ...]  # planned ones first, in the plan's order
+    damage: tuple[str, ...]  # of files that belong to no cell
+
+
+def collect(folder: Path) -> Experiment:
+    """Read `outputs/<experiment>/`.
+
+    Raises:
+        AsrLabError: the folder does not exist, or no cell in it has finished.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+        raise AsrLabError(f"{folder}: no such folder{nearest(folder.name, siblings)}")
+    plan, damage = read_object(folder / PLAN) if (folder / PLAN).exists() else ({}, [])
+    planned = {}
+    for entry in plan["cells"] if isinstance(plan.get("cells"), list) else []:
+        name = str(as_object(entry).get("name", ""))
+        if Path(name).name == name and name not in ("", ".."):  # a plan never reaches outside its folder
+            planned[name] = entry
+        else:
+            damage.append(f"{PLAN}: '{name}' is not the name of a cell's folder; the entry was left out")
+    found = sorted(p.parent.name for p in folder.glob(f"*/{RESULT}") if p.parent.name not in planned)
+    cells = [_read_cell(folder / name, entry) for name, entry in planned.items()]
+    cells += [_read_cell(folder / name, None, planned=not planned) for name in found]
+    experiment = Experiment(
+        folder=folder,
+        name=str(plan.get("experiment") or folder.resolve().name),
+        question=str(plan.get("question") or ""),
+        command=str(plan.get("command") or ""),
+        axes={k: [as_text(v) for v in vs] for k, vs in as_object(plan.get("axes")).items() if isinstance(vs, list)},
+        cells=tuple(cells),
+        damage=tuple(damage),
+    )
+    if not any(c.done for c in cells):
+        raise AsrLabError(f"{folder}: no finished cell, so nothing to report{_why(cells)}")
+    return experiment
+
+
+def _why(cells: list[Cell]) -> str:
+    counts = {s: sum(c.status == s for c in cells) for s in dict.fromkeys(c.status for c in cells)}
+    reason = next((f"; first reason: {c.name}: {c.reason}" for c in cells if c.reason), "")
+    return f" ({', '.join(f'{n} {s}' for s, n in counts.items())}{reason})" if cells else " (it holds no cell)"
+
+
+def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cell:
+    """One cell; `entry` is its line of the plan."""
+    entry = entry or {}
+    own = {k: as_text(v) for k, v in as_object(entry.get("factors")).items()}
+    if not (folder / RESULT).exists():
+        reason = f"started, but left no {RESULT}" if folder.is_dir() else "never started"
+        return Cell(folder.name, "missing", reason, planned, own, str(entry.get("fingerprint") or ""))
+    result, damage = read_object(folder / RESULT)
+    if damage:
+        return Cell(folder.name, "damaged", damage[0], planned, own, damage=tuple(damage))
+
+    status, reason = str(result.get("status")), str(result.get("reason") or "")
+    expected, fingerprint = str(entry.get("fingerprint") or ""), str(result.get("fingerprint") or "")
+    if status not in STATUSES:
+        status, reason = "damaged", f"{RESULT} has no known status ('{status}')"
+    elif expected and fingerprint and expected != fingerprint:
+        status, reason = "stale", f"ran with another configuration ({fingerprint}) than the plan's ({expected})"
+    scores, curve = None, []
+    if status == "done":
+        scores = read_scores(folder / HYPS, damage)
+        curve = read_curve(folder / METRICS, damage)
+    metrics = as_numbers(result.get("metrics"))
+    if status == "done" and scores is None and not math.isfinite(metrics.get("test/wer", math.nan)):
+        status, reason = "damaged", f"{RESULT} says done, but there is no usable test/wer and no {HYPS}"
+    return Cell(
+        name=folder.name,
+        status=status,
+        reason=reason,
+        planned=planned,
+        factors={k: as_text(v) for k, v in as_object(result.get("factors")).items()} | own,
+        fingerprint=fingerprint,
+        metrics=metrics,
+        numbers=as_numbers({k: v for k, v in result.items() if k not in ("seconds", "best")})
+        | {f"seconds/{k}": v for k, v in as_numbers(result.get("seconds")).items()},
+        best=as_numbers(result.get("best")),
+        environment={k: as_text(v) for k, v in as_object(result.get("environment")).items()},
+        git={k: as_text(v) for k, v in as_object(result.get("git")).items() if v is not None},
+        digest={k: as_text(v) for k, v in as_object(as_object(result.get("data")).get("digest")).items()},
+        finished=str(result.get("finished") or ""),
+        scores=scores,
+        curve=tuple(curve),
+        damage=tuple(damage),
+    )

@@ -1,0 +1,181 @@
+"""From cells to configurations, compared.
+
+A configuration is one choice of every swept factor except the seed; its cells differ only in their seed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from asr_lab.report.collect import Cell, Experiment
+from asr_lab.report.stats import Comparison, Interval, compare, error_rate
+
+MIN_SPEAKERS = 10  # fewer blocks than this say little about their spread
+_NONE = Interval(math.nan, math.nan, math.nan)
+
+
+class Spread(NamedTuple):
+    """Mean and range over the finished seeds, in the unit of the value; nan where nothing was recorded."""
+
+    mean: float
+    low: float
+    high: float
+
+
+# What the main table shows next to the error rates, each read from one cell.
+COLUMNS: dict[str, Callable[[Cell], float]] = {
+    "val/wer": lambda c: c.best.get("val/wer", c.metrics.get("val/wer", math.nan)),
+    "train/clipped": lambda c: c.metrics.get("train/clipped", math.nan),
+    "parameters": lambda c: c.numbers.get("parameters", math.nan),
+    "seconds/train": lambda c: c.numbers.get("seconds/train", math.nan),
+    "audio_seconds_per_second": lambda c: c.numbers.get("audio_seconds_per_second", math.nan),
+    "peak_memory_mb": lambda c: c.numbers.get("peak_memory_mb", math.nan),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One row of the main table."""
+
+    factors: dict[str, str]  # swept ones, without the seed
+    cells: tuple[Cell, ...]  # whatever their status
+    wer: Interval  # on the test set, mean over the finished seeds; ends are nan where no interval can be made
+    cer: Interval
+    delta: Interval  # test WER minus that of the best configuration; nan where the two cannot be compared
+    best: bool
+    tied: bool  # with the best
+    wer_range: Spread
+    columns: dict[str, Spread]  # keys of COLUMNS
+
+    @property
+    def done(self) -> list[Cell]:
+        return [c for c in self.cells if c.done]
+
+    @property
+    def gaps(self) -> list[str]:
+        """Why cells have no result: `seeds 1, 2 missing: never started`, one line per status and reason."""
+        seeds: dict[str, list[str]] = {}
+        for c in self.cells:
+            if not c.done:
+                seeds.setdefault(c.status + (f": {c.reason}" if c.reason else ""), []).append(c.seed or "?")
+        return [f"seed{'s' * (len(s) > 1)} {', '.join(s)} {why}" for why, s in seeds.items()]
+
+    @property
+    def comparable(self) -> bool:
+        """Scored, utterance by utterance, on the same test set as the best."""
+        return not math.isnan(self.delta.value)
+
+    @property
+    def label(self) -> str:
+        """Complete: `encoder=conformer, clipping=norm`."""
+        return ", ".join(f"{k}={v}" for k, v in self.factors.items()) or "the only configuration"
+
+    @property
+    def short(self) -> str:
+        """For a chart: `conformer · norm`."""
+        return " · ".join(self.factors.values()) or "all seeds"
+
+
+class ScoredSet(NamedTuple):
+    """Cells scored on the same utterances of the same data."""
+
+    key: tuple
+    cell: Cell  # any of them
+    blocks: tuple[str, ...] | None  # what to resample: the speaker of each utterance, or None for utterances
+    note: str  # the same in words, with the reason
+
+
+def cell_wer(cell: Cell) -> float:
+    """Test WER (a share) from the counts of the hypotheses, or else the run's own number."""
+    if cell.scores is not None:
+        return float(error_rate(cell.scores.errors, cell.scores.words))
+    return cell.metrics.get("test/wer", math.nan)
+
+
+def swept_factors(experiment: Experiment) -> list[str]:
+    """Factors that differ between planned cells, in the order of the plan's axes, then of the cells; never the seed."""
+    cells = [c for c in experiment.cells if c.planned]
+    keys = dict.fromkeys([*experiment.axes, *(k for c in cells for k in c.factors)])
+    values = {k: {c.factors[k] for c in cells if k in c.factors} for k in keys}
+    return [k for k in keys if k != "seed" and len(values[k]) > 1]
+
+
+def scored_sets(cells: Iterable[Cell]) -> list[ScoredSet]:
+    """The distinct test sets of the finished cells, the most common first."""
+    scored = [c for c in cells if c.done and c.scores is not None]
+    counts = Counter(map(_key, scored)).most_common()
+    return [ScoredSet(key, c := next(c for c in scored if _key(c) == key), *_blocks(c)) for key, _ in counts]
+
+
+def configurations(experiment: Experiment, n_resamples: int, level: float, seed: int) -> list[Configuration]:
+    """The planned cells by configuration: finished ones by test WER, then the others in the plan's order."""
+    cells = [c for c in experiment.cells if c.planned]
+    swept = swept_factors(experiment)
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(tuple(cell.factors.get(k, "?") for k in swept), []).append(cell)
+    rows = [_plain(dict(zip(swept, values, strict=True)), group) for values, group in groups.items()]
+    for number, on in enumerate(scored_sets(cells)):
+        same = [i for i, row in enumerate(rows) if row.done and all(_key(c) == on.key for c in row.done)]
+        options = {"blocks": on.blocks, "n_resamples": n_resamples, "level": level, "seed": seed}
+        by_word = _compare([rows[i] for i in same], on.cell, "errors", "words", **options)
+        by_char = _compare([rows[i] for i in same], on.cell, "char_errors", "chars", **options)
+        for i, word, char in zip(same, by_word, by_char or [None] * len(same), strict=True):
+            rows[i] = replace(rows[i], wer=word.rate, cer=char.rate if char else rows[i].cer)
+            if number == 0:  # the most common test set names the best; others are shown, not compared
+                rows[i] = replace(rows[i], delta=word.delta, best=word.best, tied=word.tied)
+    return sorted(rows, key=lambda r: (not r.done, math.isnan(r.wer.value), r.wer.value))
+
+
+def _compare(rows: list[Configuration], cell: Cell, edits: str, total: str, **options) -> list[Comparison]:
+    """`compare` on the named counts of `Scores`; nothing where an older layout has none."""
+    words = getattr(cell.scores, total)
+    if words is None:
+        return []
+    return compare([np.stack([getattr(c.scores, edits) for c in row.done]) for row in rows], words, **options)
+
+
+def _plain(factors: dict[str, str], group: list[Cell]) -> Configuration:
+    """What can be said without counts per utterance: means and ranges, no interval."""
+    done = [c for c in group if c.done]
+    wer, cer = _spread(map(cell_wer, done)), _spread(c.metrics.get("test/cer", math.nan) for c in done)
+    return Configuration(
+        factors=factors,
+        cells=tuple(group),
+        wer=_NONE._replace(value=wer.mean),
+        cer=_NONE._replace(value=cer.mean),
+        delta=_NONE,
+        best=False,
+        tied=False,
+        wer_range=wer,
+        columns={name: _spread(map(read, done)) for name, read in COLUMNS.items()},
+    )
+
+
+def _key(cell: Cell) -> tuple:
+    """Equal for cells scored on the same test set: same data, same utterances, same references."""
+    s = cell.scores
+    if s is None:
+        return ()
+    return cell.digest.get("test"), s.ids, s.words.tobytes(), None if s.chars is None else s.chars.tobytes()
+
+
+def _blocks(cell: Cell) -> tuple[tuple[str, ...] | None, str]:
+    assert cell.scores is not None
+    n, speakers = len(cell.scores.ids), cell.scores.speakers
+    if speakers is None:
+        return None, f"the {n} test utterances (not every one names its speaker)"
+    n_speakers = len(set(speakers))
+    if n_speakers < MIN_SPEAKERS:
+        return None, f"the {n} test utterances (of {n_speakers} speaker(s), too few to resample speakers)"
+    return speakers, f"the {n_speakers} speakers of the {n} test utterances"
+
+
+def _spread(values: Iterable[float]) -> Spread:
+    """Over the finite values; a seed that recorded nothing does not count."""
+    finite = [v for v in values if math.isfinite(v)]
+    return Spread(sum(finite) / len(finite), min(finite), max(finite)) if finite else Spread(*_NONE)

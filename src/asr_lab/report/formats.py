@@ -1,0 +1,62 @@
+"""How numbers are written, the same on every page. A dash where there is no number."""
+
+import math
+from collections.abc import Callable
+
+from asr_lab.report.configurations import Spread
+from asr_lab.report.stats import Interval
+
+NOTHING = "–"
+
+
+def percent(share: float, signed: bool = False) -> str:
+    """0.1234 -> `12.3`; the `%` is left to the column or the sentence."""
+    if not math.isfinite(share):
+        return NOTHING
+    return f"{100 * share:+.1f}".replace("-", "−") if signed else f"{100 * share:.1f}"
+
+
+def level(share: float) -> str:
+    """0.95 -> `95 %`."""
+    return f"{100 * share:g} %"
+
+
+def between(interval: Interval, signed: bool = False) -> str:
+    """`10.9 to 13.8`, in percent, or `no interval`."""
+    if math.isnan(interval.low):
+        return "no interval"
+    return f"{percent(interval.low, signed)} to {percent(interval.high, signed)}"
+
+
+def seconds(value: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    if not math.isfinite(value):
+        return NOTHING
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+def short(value: float) -> str:
+    """Three figures: `1.23`, `456`, `7.8 M`."""
+    if not math.isfinite(value):
+        return NOTHING
+    for size, divisor, unit in ((1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / divisor:.3g}{unit}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def span(spread: Spread, show: Callable[[float], str]) -> str:
+    """The range over seeds; empty where all of them show the same."""
+    low, high = show(spread.low), show(spread.high)
+    return "" if low == high else f"{low} – {high}"
+
+
+# Heading, unit-giving formatter and explanation of each of `configurations.COLUMNS`.
+HEADINGS: dict[str, tuple[str, Callable[[float], str], str]] = {
+    "val/wer": ("best val WER %", percent, "validation WER of the checkpoint that was tested"),
+    "train/clipped": ("clipped steps %", percent, "share of training steps whose gradient was clipped"),
+    "parameters": ("parameters", short, "trainable parameters"),
+    "seconds/train": ("training", seconds, "wall-clock time of training"),
+    "audio_seconds_per_second": ("audio s/s", short, "seconds of audio trained on per second"),
+    "peak_memory_mb": ("memory MB", short, "peak memory of the run"),
+}

@@ -1,0 +1,210 @@
+"""From conclusions to pages: `report.md`, `results.csv`, a self-contained `report.html`, and a table for the terminal.
+
+The same folder gives the same bytes: nothing on the pages depends on when or where they were made.
+"""
+
+import csv
+import io
+import math
+import re
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.table import Table
+from rich.text import Text
+
+from asr_lab import __version__
+from asr_lab.files import write_text
+from asr_lab.report import curves
+from asr_lab.report.collect import Cell, Scores, collect
+from asr_lab.report.configurations import Configuration, cell_wer
+from asr_lab.report.formats import HEADINGS, between, level, percent, seconds, short, span
+from asr_lab.report.stats import error_rate
+from asr_lab.report.summary import Summary, summarise
+from asr_lab.report.svg import MAX_LINES, interval_chart, line_chart, style
+from asr_lab.report.words import align, columns, confusions
+
+WORST = 10
+CONFUSIONS = 12
+
+
+def render(folder: Path) -> dict[str, Path]:
+    """Write the report of `outputs/<experiment>/` into that folder, each file atomically.
+
+    Returns:
+        The files written: keys `md`, `csv` and `html`.
+
+    Raises:
+        AsrLabError: the folder does not exist, or holds no finished cell.
+    """
+    folder = Path(folder)
+    summary = summarise(collect(folder))
+    context = _context(summary)
+    pages = {
+        "md": ("report.md", _markdown().get_template("report.md.j2").render(context)),
+        "csv": ("results.csv", results_csv(summary)),
+        "html": ("report.html", _html().get_template("report.html.j2").render(context)),
+    }
+    # A lone surrogate, which JSON can carry, has no UTF-8 form.
+    return {k: write_text(folder / name, text.encode(errors="replace").decode()) for k, (name, text) in pages.items()}
+
+
+def table(folder: Path) -> Table:
+    """The main table for the terminal; raises as `render` does."""
+    summary = summarise(collect(Path(folder)))
+    out = Table(title=Text(summary.experiment.name), caption=Text(summary.answer), caption_justify="left")
+    for name in [
+        *(summary.swept or ["configuration"]),
+        "test WER %",
+        f"{level(summary.level)} interval",
+        "to best",
+        "CER %",
+        "seeds",
+        "",
+    ]:
+        out.add_column(Text(name), justify="right" if "%" in name or name in ("seeds", "to best") else "left")
+    for row in summary.configurations:
+        mark = "best" if row.best else "tied with best" if row.tied else ""
+        cells = [
+            *(row.factors.values() or ["all"]),
+            percent(row.wer.value),
+            between(row.wer) if row.done else "",
+            between(row.delta, signed=True) if row.comparable and not row.best else "",
+            percent(row.cer.value),
+            f"{len(row.done)}/{len(row.cells)}",
+            "; ".join(filter(None, (mark, *row.gaps))),
+        ]
+        out.add_row(*map(Text, cells), style="bold" if row.best else "" if row.done else "dim")
+    return out
+
+
+def results_csv(summary: Summary) -> str:
+    """One row per cell, whatever its status; rates are shares, times seconds, empty where nothing was recorded."""
+    cells = summary.experiment.cells
+    factors, metrics, numbers = (
+        list(dict.fromkeys(k for c in cells for k in getattr(c, part))) for part in ("factors", "metrics", "numbers")
+    )
+    fixed = ["cell", "planned", "status", "reason", "fingerprint", "commit", "test_digest"]
+    counted = ["counted/words", "counted/sub", "counted/del", "counted/ins", "counted/wer"]
+    names = [*fixed, *counted, *metrics, *numbers]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_safe, [*fixed, *(f"factor.{k}" if k in names else k for k in factors), *names[len(fixed) :]]))
+    for c in cells:
+        head = [c.name, c.planned, c.status, c.reason, c.fingerprint, c.git.get("commit"), c.digest.get("test")]
+        counts = [None] * 4 if c.scores is None else [int(c.scores.words.sum()), *map(int, c.scores.edits.sum(0))]
+        wer = None if c.scores is None else cell_wer(c)
+        values = [c.metrics.get(k) for k in metrics] + [c.numbers.get(k) for k in numbers]
+        writer.writerow(map(_safe, [*head, *(c.factors.get(k) for k in factors), *counts, wer, *values]))
+    return out.getvalue()
+
+
+def _safe(value: object) -> object:
+    """Text that a spreadsheet would run as a formula gets a leading quote (OWASP, "CSV Injection"); numbers stay."""
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return value
+
+
+def _context(summary: Summary) -> dict:
+    rows = [r for r in summary.configurations if r.done]
+    lines = {name: [line for r in rows if (line := make(r))] for name, make in _CURVES.items()}
+    return {
+        "s": summary,
+        "e": summary.experiment,
+        "rows": summary.configurations,
+        "columns": {k: v for k, v in HEADINGS.items() if any(math.isfinite(r.columns[k].mean) for r in rows)},
+        "styles": [style(i) for i in range(len(rows))],  # finished rows come first
+        "intervals": interval_chart(
+            [(r.short, r.wer, [cell_wer(c) for c in r.done]) for r in rows],
+            f"Test WER of {len(rows)} configurations with {level(summary.level)} intervals",
+        ),
+        "curves": [line_chart(some, f"Validation WER against {x}", x, "val WER %") for x, some in lines.items()],
+        "undrawn": max(0, len(rows) - MAX_LINES),
+        "worst": _worst(summary.best_cell),
+        "confusions": _confusions(summary.best),
+        "environment": _environment([c for r in rows for c in r.done]),
+        "version": __version__,
+    }
+
+
+_CURVES = {"epoch": curves.by_epoch, "seconds of training": curves.by_seconds}
+
+
+def _worst(cell: Cell | None) -> list[dict]:
+    """The utterances that cost the cell most edits, the shorter first among equals."""
+    if cell is None or cell.scores is None:
+        return []
+    s: Scores = cell.scores
+    order = sorted(range(len(s.ids)), key=lambda i: (-s.errors[i], s.words[i], s.ids[i]))[:WORST]
+    return [
+        {
+            "id": s.ids[i],
+            "speaker": s.speakers[i] if s.speakers else "",
+            "edits": dict(zip("SDI", map(int, s.edits[i]), strict=True)),
+            "words": int(s.words[i]),
+            "pairs": (pairs := align(s.refs[i], s.hyps[i])),
+            "columns": columns(pairs),
+        }
+        for i in order
+        if s.errors[i]
+    ]
+
+
+def _confusions(row: Configuration | None) -> list:
+    cells = [c.scores for c in row.done if c.scores] if row else []
+    return confusions(((r, h) for s in cells for r, h in zip(s.refs, s.hyps, strict=True) if r != h), CONFUSIONS)
+
+
+def _environment(cells: list[Cell]) -> dict[str, list[str]]:
+    """Every recorded fact of where and from what the finished cells ran, with all its values."""
+    facts: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for k, v in [*cell.environment.items(), *((f"git {k}", v) for k, v in cell.git.items())]:
+            facts.setdefault(k, {})[v] = None
+    return {k: list(v) for k, v in facts.items()}
+
+
+def _kinds(cell: Cell) -> list[float]:
+    """Substitutions, deletions and insertions, each over the reference words."""
+    return [] if cell.scores is None else [float(error_rate(kind, cell.scores.words)) for kind in cell.scores.edits.T]
+
+
+def _environment_of(**options) -> Environment:
+    env = Environment(
+        loader=PackageLoader("asr_lab.report", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    env.filters.update(percent=percent, between=between, seconds=seconds, short=short, level=level)
+    env.filters.update(kinds=_kinds, wer=cell_wer)
+    env.globals.update(span=span, percent=percent)
+    return env
+
+
+def _html() -> Environment:
+    env = _environment_of(autoescape=True)
+    env.globals["html"] = True
+    return env
+
+
+def _markdown() -> Environment:
+    """Every value is escaped on its way out, as `autoescape` does for HTML."""
+    env = _environment_of(autoescape=False, finalize=_in_markdown)
+    env.globals["html"] = False
+    env.filters["code"] = lambda text: Markup("\n".join("    " + line for line in str(text).splitlines()))
+    return env
+
+
+def _in_markdown(value: object) -> str:
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return str(value)
+    one_line = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", value)
+    return re.sub(r"([\\`*\[\]<>|&#~])", r"\\\1", one_line)

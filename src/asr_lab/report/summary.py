@@ -1,0 +1,151 @@
+"""From configurations to conclusions: the one-sentence answer, what to beware of, what did not work."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from asr_lab.report.collect import Cell, Experiment
+from asr_lab.report.configurations import Configuration, cell_wer, configurations, scored_sets, swept_factors
+from asr_lab.report.formats import between, level, percent
+from asr_lab.report.stats import LEVEL, N_RESAMPLES
+
+SEED = 0
+ONE_SEED = "one seed: the interval covers utterances only"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything the pages show, computed once."""
+
+    experiment: Experiment
+    swept: tuple[str, ...]  # factors that make a configuration
+    fixed: dict[str, str]  # factors that every cell shares
+    configurations: tuple[Configuration, ...]  # finished ones by test WER, then the others
+    unplanned: tuple[Cell, ...]  # runs found in the folder that the plan does not know
+    answer: str
+    warnings: tuple[str, ...]
+    failures: tuple[tuple[str, str, str], ...]  # (cell or file, status, reason)
+    resampled: str  # what was resampled and why
+    level: float = LEVEL
+    n_resamples: int = N_RESAMPLES
+    resample_seed: int = SEED
+
+    @property
+    def best(self) -> Configuration | None:
+        return next((c for c in self.configurations if c.best), None)
+
+    @property
+    def best_cell(self) -> Cell | None:
+        """The best configuration's best seed: whose hypotheses are worth reading."""
+        return min(self.best.done, key=cell_wer) if self.best else None
+
+
+def summarise(experiment: Experiment) -> Summary:
+    """Group the planned cells, compare the configurations and say what came out."""
+    planned = [c for c in experiment.cells if c.planned]
+    rows = configurations(experiment, N_RESAMPLES, LEVEL, SEED)
+    swept = swept_factors(experiment)
+    fixed = sorted({k for c in planned for k in c.factors} - {*swept, "seed"})
+    sets = scored_sets(planned)
+    return Summary(
+        experiment=experiment,
+        swept=tuple(swept),
+        fixed={k: next(c.factors[k] for c in planned if k in c.factors) for k in fixed},
+        configurations=tuple(rows),
+        unplanned=tuple(c for c in experiment.cells if not c.planned),
+        answer=_answer(rows),
+        warnings=tuple(_warnings(rows)),
+        failures=tuple(_failures(experiment)),
+        resampled=sets[0].note if sets else "nothing (no finished cell has usable counts per utterance)",
+    )
+
+
+def _answer(rows: list[Configuration]) -> str:
+    """The result in words, computed from the comparison alone."""
+    best = next((r for r in rows if r.best), None)
+    if best is None:
+        first = next((r for r in rows if r.done), None)
+        if first is None or math.isnan(first.wer.value):
+            return "No planned cell has a test WER yet."
+        return (
+            f"{first.label} has the lowest test WER, {percent(first.wer.value)} %, but without counts per utterance "
+            "nothing says how sure that is."
+        )
+    n = len(best.done)
+    how = f"mean of {n} seeds" if n > 1 else ONE_SEED
+    sure = "no interval" if math.isnan(best.wer.low) else f"{level(LEVEL)} interval {between(best.wer)} %"
+    text = f"Best configuration: {best.label}, with {percent(best.wer.value)} % test WER ({sure}; {how})"
+    others = [r for r in rows if r.comparable and not r.best]
+    tied = [r.label for r in others if r.tied]
+    if not others:
+        return text + ". No other configuration can be compared with it."
+    text += f", the lowest of {len(others) + 1}. "
+    worse = len(others) - len(tied)
+    if tied and worse:
+        text += f"Tied with it: {'; '.join(tied[:4])}{f'; and {len(tied) - 4} more' if len(tied) > 4 else ''}. "
+    if not worse:
+        text += "No other configuration can be told apart from it."
+    elif worse == 1:
+        text += "The other one is worse: the interval of its difference excludes 0."
+    else:
+        text += f"The other {worse} are worse: the intervals of their differences exclude 0."
+    unfinished = sum(len(r.cells) - len(r.done) for r in rows)
+    return text + (f" {unfinished} of {sum(len(r.cells) for r in rows)} cells did not finish." if unfinished else "")
+
+
+def _warnings(rows: list[Configuration]) -> Iterable[str]:
+    """What a careful reader would ask about before believing the table."""
+    done = [c for r in rows for c in r.done]
+    yield from _different(done, "test data", lambda c: c.digest.get("test"), "their error rates cannot be compared")
+    yield from _different(done, "training data", lambda c: c.digest.get("train"), "the data is a factor too")
+    yield from _different(done, "commits", lambda c: c.git.get("commit"), "the code is a factor too")
+    apart = [r.label for r in rows if r.done and not r.comparable]
+    if apart and any(r.best for r in rows):
+        yield (
+            "Not compared with the best, because they were not scored on exactly the same utterances (or their counts "
+            f"per utterance are missing): {'; '.join(apart)}."
+        )
+    dirty = [c.name for c in done if c.git.get("dirty") == "true"]
+    if dirty:
+        yield f"{_few(dirty)} ran with uncommitted changes: the commit does not tell the code."
+    off = [c.name for c in done if abs(cell_wer(c) - c.metrics.get("test/wer", cell_wer(c))) > 1e-4]
+    if off:
+        yield f"{_few(off)}: test/wer in result.json is not the one counted from the hypotheses, which is shown."
+    yield from _different(
+        done,
+        "machines",
+        lambda c: ", ".join(c.environment[k] for k in ("host", "device", "cpu") if k in c.environment),
+        "their times and memory are not comparable",
+    )
+    twice = [r.label for r in rows if len({c.seed for c in r.done}) < len(r.done)]
+    if twice:
+        yield f"The same seed more than once in: {'; '.join(twice)}. Repeats are not new evidence."
+    single = [r for r in rows if len(r.done) == 1]
+    if single and len(single) == sum(bool(r.done) for r in rows):
+        yield f"{ONE_SEED.capitalize()}; another seed may order the configurations differently."
+    elif single:
+        yield f"{ONE_SEED.capitalize()}, for: {'; '.join(r.label for r in single)}."
+
+
+def _different(cells: list[Cell], what: str, read, so: str) -> Iterable[str]:
+    """One warning when finished cells differ in something that should be the same everywhere."""
+    groups: dict[str, list[str]] = {}
+    for cell in cells:
+        if read(cell):
+            groups.setdefault(read(cell), []).append(cell.name)
+    if len(groups) > 1:
+        parts = "; ".join(f"{value[:60]}: {_few(names)}" for value, names in groups.items())
+        yield f"Cells ran with different {what}, so {so} ({parts})."
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _failures(experiment: Experiment) -> Iterable[tuple[str, str, str]]:
+    """Every cell that did not finish and every file that could not be used, each by name."""
+    yield from (("(experiment)", "damaged file", line) for line in experiment.damage)
+    for cell in experiment.cells:
+        if not cell.done:
+            yield cell.name, cell.status, cell.reason or "no reason recorded"
+        yield from ((cell.name, "damaged file", line) for line in cell.damage if line != cell.reason)

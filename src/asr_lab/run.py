@@ -1,0 +1,177 @@
+"""A run's identity and files: fingerprint, frozen configuration, result, "is it done already?"."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asr_lab.errors import RunError
+from asr_lab.files import write_json, write_text
+
+# Keys that cannot change a number: where things are, who watches, how many processes load data.
+UNNUMBERED = ("experiment", "question", "grid", "logger", "runtime", "data.root", "data.obtain")
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """16 hex digits over the resolved configuration without the keys that cannot change a number."""
+    numbered = {k: v for k, v in flatten(config).items() if not _is_under(k, UNNUMBERED)}
+    return hashlib.sha256(json.dumps(numbered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _is_under(key: str, roots: tuple[str, ...]) -> bool:
+    return any(key == root or key.startswith(root + ".") for root in roots)
+
+
+class Run:
+    """One folder `outputs/<experiment>/<cell>/` and what is in it."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], factors: dict[str, Any]):
+        self.folder, self.config, self.factors = Path(folder), config, factors
+        self.fingerprint = fingerprint(config)
+        self.result_file = self.folder / "result.json"
+        self.metrics_file = self.folder / "metrics.jsonl"
+        self.checkpoints = self.folder / "ckpt"
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """A run that was frozen earlier.
+
+        Raises:
+            RunError: the folder is not a run's.
+        """
+        folder = Path(folder).absolute()
+        try:
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            factors = json.loads((folder / "result.json").read_text())["factors"]
+        except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"{folder}: not a run's folder ({error}); give outputs/<experiment>/<cell>") from None
+        return cls(folder, config, factors)
+
+    def hyps_file(self, split: str) -> Path:
+        return self.folder / f"hyps.{split}.jsonl"
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds now; None when there is none."""
+        try:
+            return json.loads(self.result_file.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.result_file}: cannot be read ({error}); move it away, then run again") from None
+
+    def is_done(self) -> bool:
+        result = self.result()
+        return bool(result) and result["status"] == "done" and result["fingerprint"] == self.fingerprint
+
+    def freeze(self, rerun: bool = False) -> None:
+        """Write the configuration and a first result, unless this very run is there already.
+
+        Raises:
+            RunError: the folder holds another run that has something to lose.
+        """
+        old = self.result()
+        if old and rerun and old["status"] not in ("planned", "running"):
+            self._put_aside()
+            old = None
+        if old and old["fingerprint"] != self.fingerprint:
+            if old["status"] == "done" or self.last_checkpoint.exists():
+                raise RunError(
+                    f"{self.folder}: holds another run ({self._difference()}); choose another hydra.run.dir, "
+                    "or runtime.rerun=true to keep the old one beside it"
+                )
+            old = None
+        if old is None:
+            write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
+            self.write_result(status="planned")
+
+    def write_result(self, **changes: Any) -> dict[str, Any]:
+        """Replace result.json by itself with `changes`, atomically."""
+        base = self.result() or {
+            "status": "planned",
+            "reason": None,
+            "fingerprint": self.fingerprint,
+            "experiment": self.config["experiment"],
+            "cell": self.name,
+            "factors": self.factors,
+            "metrics": {},
+        }
+        result = base | changes
+        write_json(self.result_file, result)
+        return result
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run: two processes never train the same cell.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a+") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                f.seek(0)
+                raise RunError(f"{self.folder}: is being trained by another process ({f.read().strip()})") from None
+            f.seek(0)
+            f.truncate()
+            f.write(f"pid {os.getpid()} on {os.uname().nodename}\n")
+            f.flush()
+            yield
+
+    def _difference(self) -> str:
+        """The first keys in which the frozen configuration differs from ours."""
+        try:
+            theirs = flatten(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        except (OSError, yaml.YAMLError):
+            return "its config.yaml cannot be read"
+        ours = flatten(self.config)
+        keys = [
+            k for k in sorted(theirs.keys() | ours.keys())
+            if theirs.get(k) != ours.get(k) and not _is_under(k, UNNUMBERED)
+        ]  # fmt: skip
+        shown = ", ".join(f"{k}: {theirs.get(k)} there, {ours.get(k)} here" for k in keys[:3])
+        return shown + (f" and {len(keys) - 3} more keys" if len(keys) > 3 else "")
+
+    def _put_aside(self) -> None:
+        number = 1
+        while (aside := self.folder / f"previous-{number}").exists():
+            number += 1
+        aside.mkdir()
+        for path in list(self.folder.iterdir()):
+            if not path.name.startswith(("previous-", ".lock", ".hydra")) and path != aside:
+                path.rename(aside / path.name)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,48 @@
+"""The typed root of every configuration: a key that is not here, or of another type, fails when it is composed."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Runtime:
+    """How a run is carried out. Nothing here can change a number, so nothing here is part of a run's identity."""
+
+    n_threads: Any = MISSING  # "auto" (all cores of this process) or a count
+    n_workers: int = MISSING  # data-loading processes; 0 loads in the training process
+    quiet: bool = MISSING  # one line an epoch instead of a progress bar
+    rerun: bool = MISSING  # train again although this run is done; the old folder is kept beside the new one
+    fast_malloc: bool = MISSING  # keep freed memory in the process (glibc only)
+
+
+@dataclass
+class Config:
+    """One run. Each `Any` is a group: one folder of conf/, one YAML a choice, built by build.py."""
+
+    experiment: str = MISSING
+    question: str = MISSING
+    seed: int = MISSING
+    max_nonfinite_steps: int = MISSING
+    data: Any = MISSING
+    batching: Any = MISSING
+    frontend: Any = MISSING
+    augment: Any = MISSING
+    tokenizer: Any = MISSING
+    encoder: Any = MISSING
+    decoder: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    clipping: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    runtime: Runtime = field(default_factory=Runtime)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schema known to Hydra as the config `schema`."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=Config, provider="asr_lab")

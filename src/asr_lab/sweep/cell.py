@@ -1,0 +1,74 @@
+"""One point of a grid: a composed Hydra configuration becomes a frozen run."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from asr_lab.errors import ConfigError
+from asr_lab.run import UNNUMBERED, Run, fingerprint
+
+
+def register_resolvers() -> None:
+    """`${cell_name:}` in the output folder: the overrides that matter and the beginning of the fingerprint."""
+    OmegaConf.register_new_resolver("cell_name", _cell_name, replace=True)
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values, without Hydra's own.
+
+    Raises:
+        ConfigError: a mandatory value is missing.
+    """
+    keys = [k for k in cfg if k != "hydra"]
+    try:
+        plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} is missing; give it as {error.full_key}=VALUE") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    assert isinstance(plain, dict)
+    return plain  # pyright: ignore[reportReturnType]
+
+
+def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen: the choice of every group, every overridden value that can change a number, and the seed."""
+    choices = {k: v for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/") and k in config}
+    chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(str(k))}
+    for key in _overridden(hydra):
+        if key not in choices and not _unnumbered(key):
+            chosen[key] = _lookup(config, key)
+    chosen["seed"] = config["seed"]
+    return chosen
+
+
+def frozen(cfg: DictConfig, hydra: DictConfig, folder: Path) -> Run:
+    """The run of a composed configuration, written to its folder unless it is there already."""
+    config = resolved(cfg)
+    run = Run(folder, config, factors(hydra, config))
+    run.freeze(rerun=config["runtime"]["rerun"])
+    return run
+
+
+def _cell_name(*, _root_: DictConfig) -> str:
+    overrides = [str(o) for o in _root_.hydra.overrides.task]
+    kept = [o.lstrip("+~") for o in overrides if not _unnumbered(o.lstrip("+~").partition("=")[0])]
+    readable = ",".join(kept)[:120] or "default"
+    safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in readable)
+    return f"{safe}-{fingerprint(resolved(_root_))[:8]}"
+
+
+def _overridden(hydra: DictConfig) -> list[str]:
+    return [str(o).lstrip("+~").partition("=")[0].partition("@")[0] for o in hydra.overrides.task]
+
+
+def _unnumbered(key: str) -> bool:
+    return any(key == u or key.startswith(u + ".") for u in UNNUMBERED)
+
+
+def _lookup(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

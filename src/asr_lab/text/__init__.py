@@ -1,0 +1,1 @@
+"""Text in and out of label ids, and the normalisation that scoring and training share."""

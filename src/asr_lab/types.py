@@ -1,0 +1,45 @@
+"""What crosses a border between parts, and the one legend of shapes.
+
+B batch, S audio samples, T feature frames, U encoder frames, F features, D width, H heads, L labels, V vocabulary.
+Counts are `n_*`, widths `d_*`, times `*_ms` or `*_s`. Lengths are always honoured: what stands in the padding never
+changes an output.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One padded batch of utterances."""
+
+    feats: Tensor  # (B, T, F) float32, zero-padded
+    feat_lens: Tensor  # (B,) int64, valid frames
+    labels: Tensor  # (B, L) int64, padded with 0
+    label_lens: Tensor  # (B,) int64
+    ids: tuple[str, ...]  # utterance ids, for error messages and hypotheses
+    texts: tuple[str, ...]  # normalised reference texts
+    seconds: float  # audio seconds in the batch, without padding
+
+    def to(self, device, non_blocking: bool = False) -> "Batch":
+        """The same batch on `device`; Lightning calls this."""
+        moved = [t.to(device, non_blocking=non_blocking) for t in self[:4]]
+        return Batch(*moved, *self[4:])
+
+    def pin_memory(self) -> "Batch":
+        return Batch(*[t.pin_memory() for t in self[:4]], *self[4:])
+
+
+class ClipReport(NamedTuple):
+    """What a clipping choice did to one step's gradients; every choice reports it, `none` too."""
+
+    norm_before: Tensor  # () global 2-norm of all gradients
+    norm_after: Tensor  # () the same after clipping; equal to norm_before when nothing was done
+    clipped: Tensor  # () bool
+
+
+class Hypothesis(NamedTuple):
+    """One decoded utterance."""
+
+    labels: list[int]
+    score: float  # log-probability under the search's own score

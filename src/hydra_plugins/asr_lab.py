@@ -1,0 +1,29 @@
+"""Hydra finds its plugins in this namespace package by itself; what they do is in asr_lab.sweep."""
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from asr_lab import paths
+from asr_lab.sweep.grid import GridSweeper as _GridSweeper
+from asr_lab.sweep.local import LocalLauncher as _LocalLauncher
+
+
+class GridSweeper(_GridSweeper):
+    """hydra/sweeper=grid"""
+
+
+class LocalLauncher(_LocalLauncher):
+    """hydra/launcher=local"""
+
+
+class AsrLabSearchPath(SearchPathPlugin):
+    """Experiments are primary configs of their own; a user's ./conf adds choices. Other Hydra programs are left alone."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        ours = f"file://{paths.conf_dir()}"
+        if not any(item.path == ours for item in search_path.get_path()):
+            return
+        if own := paths.user_conf_dir():
+            search_path.prepend("asr_lab-user", f"file://{own.resolve()}", anchor="main")
+        for folder in paths.experiment_dirs():
+            search_path.append("asr_lab-experiments", f"file://{folder.resolve()}")
