@@ -7,20 +7,27 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import jiwer
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from scipy.stats import binom
+
 from asr_lab.errors import AsrLabError
 from asr_lab.report import stats
 from asr_lab.report.collect import collect
+from asr_lab.report.formats import percent, seconds, short
 from asr_lab.report.render import render, table
 from asr_lab.report.summary import summarise
-from asr_lab.report.svg import ticks
+from asr_lab.report.svg import Line, line_chart, ticks
 from asr_lab.report.words import align, columns, confusions
 
-WORDS = "zero one two three four five six seven eight nine oh yes no stop go left right up down on off".split()
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "yes", "no", "stop", "go", "left", "right", "up", "down")
 
 
 def recognise(rng: random.Random, ref: str, rate: float) -> str:
@@ -74,7 +81,7 @@ def write_cell(
     result = {
         "status": "done",
         "reason": None,
-        "fingerprint": f"{abs(hash(json.dumps(factors))) % 16**16:016x}",
+        "fingerprint": f"{rng.getrandbits(64):016x}",
         "experiment": folder.parent.name,
         "cell": folder.name,
         "factors": {"decoder": "ctc", **factors},
@@ -104,7 +111,9 @@ def jsonl(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def write_plan(folder: Path, cells: dict[str, dict], **over) -> None:
+def write_plan(
+    folder: Path, cells: dict[str, dict], fingerprint: str = "", question: str = "", command: str = ""
+) -> None:
     axes: dict[str, list] = {}
     for factors in cells.values():
         for k, v in factors.items():
@@ -112,11 +121,13 @@ def write_plan(folder: Path, cells: dict[str, dict], **over) -> None:
             axes[k] += [] if v in axes[k] else [v]
     plan = {
         "experiment": folder.name,
-        "question": "Which clipping suits which encoder?",
-        "command": "asr-lab sweep clipping --seeds 1,2",
+        "question": question or "Which clipping suits which encoder?",
+        "command": command or "asr-lab sweep clipping --seeds 1,2",
         "axes": axes,
-        "cells": [{"name": k, "fingerprint": "", "factors": {"decoder": "ctc", **v}} for k, v in cells.items()],
-        **over,
+        "cells": [
+            {"name": k, "fingerprint": fingerprint, "factors": {"decoder": "ctc", **v}} for k, v in cells.items()
+        ],
+        "time": "2026-01-01T10:00:00",
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.json").write_text(json.dumps(plan))
@@ -151,3 +162,425 @@ def write_grid(folder: Path, n: int, speakers: int = 4) -> Path:
             write_cell(folder / name, factors, rate, n=n, speakers=speakers)
     write_cell(folder / "by-hand", {"encoder": "gru", "clipping": "none", "seed": 9}, 0.01, n=n)
     return folder
+
+
+# --- the numbers -------------------------------------------------------------------------------------------------
+
+TEXT = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(st.lists(st.tuples(TEXT.filter(bool), TEXT), min_size=1, max_size=8))
+def test_corpus_wer_is_jiwers(pairs):
+    rows = [row(i, ref, hyp, "s") for i, (ref, hyp) in enumerate(pairs)]
+    edits = [r["sub"] + r["del"] + r["ins"] for r in rows]
+    expected = jiwer.wer([r for r, _ in pairs], [h for _, h in pairs])
+    assert stats.error_rate(edits, [r["words"] for r in rows]) == pytest.approx(expected)
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(TEXT, TEXT)
+def test_alignment_spells_both_texts_and_counts_the_edits(ref, hyp):
+    pairs = align(ref, hyp)
+    assert " ".join(p.ref for p in pairs if p.ref) == ref
+    assert " ".join(p.hyp for p in pairs if p.hyp) == hyp
+    counts = jiwer.process_words([ref], [hyp])
+    marks = "".join(p.mark for p in pairs)
+    assert [marks.count(m) for m in "SDI"] == [counts.substitutions, counts.deletions, counts.insertions]
+    assert len(columns(pairs).split("\n")) == 3
+
+
+def test_confusions_are_counted_over_the_corpus():
+    found = confusions([("go left", "go right"), ("left", "right"), ("up", "")])
+    assert found[0] == (("S", "left", "right"), 2)
+    assert found[1] == (("D", "up", ""), 1)
+
+
+def test_corpus_rate_is_not_the_mean_of_utterance_rates():
+    assert stats.error_rate([1, 0], [1, 9]) == pytest.approx(0.1)
+
+
+def test_bootstrap_interval_of_single_words_is_the_binomial_one():
+    n, wrong = 400, 80
+    errors = np.r_[np.ones(wrong), np.zeros(n - wrong)]
+    found = stats.interval(0.2, stats.bootstrap(errors, np.ones(n), 20_000)[0])
+    expected = binom.ppf([0.025, 0.975], n, wrong / n) / n  # a resample of 0/1 words is a binomial draw
+    assert [found.low, found.high] == pytest.approx(expected, abs=1.5 / n)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng, hits, n = np.random.default_rng(0), 0, 80
+    for trial in range(200):
+        difficulty = rng.beta(1.2, 6, n)  # mean 1/6
+        words = rng.integers(2, 13, n)
+        seeds = np.clip(difficulty * (1 + 0.1 * rng.standard_normal((3, 1))), 0, 1)
+        found = stats.compare([rng.binomial(words, seeds)], words, n_resamples=400, seed=trial)[0].rate
+        hits += found.includes(1 / 6)
+    assert 0.90 <= hits / 200 <= 1.0
+
+
+def test_seeds_widen_the_interval():
+    words, edits = np.full(100, 10), np.random.default_rng(0).poisson(2, 100)
+    one = stats.compare([edits], words)[0].rate
+    same = stats.compare([[edits, edits]], words)[0].rate
+    apart = stats.compare([[edits, edits + 1]], words)[0].rate
+    assert same[1:] == pytest.approx(one[1:])  # two seeds that agree say what one says
+    assert apart.high - apart.low > 1.5 * (one.high - one.low)
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+def test_variance_over_seeds_is_unbiased(n_seeds):
+    rates = np.random.default_rng(1).normal(size=n_seeds)
+    drawn = stats.mean_over_seeds(np.repeat(rates[:, None], 40_000, 1), np.random.default_rng(0))
+    assert drawn.var() == pytest.approx(rates.var(ddof=1) / n_seeds, rel=0.05)
+
+
+def test_blocks_of_speakers_widen_the_interval_when_errors_follow_speakers():
+    speakers = [f"s{i // 10}" for i in range(200)]
+    words, edits = np.full(200, 10), np.repeat(np.random.default_rng(0).integers(0, 6, 20), 10)
+    assert stats.sum_blocks(edits, speakers).sum() == edits.sum()
+    alone, blocks = (stats.compare([edits], words, blocks=b)[0].rate for b in (None, speakers))
+    assert alone.value == blocks.value
+    assert blocks.high - blocks.low > 2 * (alone.high - alone.low)
+
+
+def test_differences_are_paired():
+    rng = np.random.default_rng(0)
+    words, edits = np.full(200, 10), rng.integers(0, 8, 200)
+    better, worse = stats.compare([edits, edits + (rng.random(200) < 0.3)], words)
+    assert better.best
+    assert better.rate.high > worse.rate.low  # the intervals overlap widely ...
+    assert not worse.tied  # ... and yet on the same utterances one is worse each time
+    assert worse.delta.value == pytest.approx(worse.rate.value - better.rate.value)
+
+
+def test_same_seed_same_numbers_and_chunks_do_not_matter(monkeypatch):
+    edits, words = np.random.default_rng(0).poisson(1, (3, 50)), np.full(50, 8)
+    first = stats.bootstrap(edits, words, 500, seed=3)
+    assert np.array_equal(first, stats.bootstrap(edits, words, 500, seed=3))
+    assert not np.array_equal(first, stats.bootstrap(edits, words, 500, seed=4))
+    monkeypatch.setattr(stats, "_CHUNK", 1000)
+    assert np.array_equal(first, stats.bootstrap(edits, words, 500, seed=3))
+
+
+def test_edges_of_the_comparison():
+    assert stats.compare([], []) == []
+    silent = stats.compare([[0, 1]], [0, 0])[0]  # no reference word: no rate
+    assert np.isnan(silent.rate.value)
+    assert not silent.best
+    single, other = stats.compare([[1], [2]], [4])  # one utterance: rates, but no interval, so nothing is worse
+    assert single.rate.value == 0.25
+    assert np.isnan([single.rate.low, other.delta.low]).all()
+    assert single.best
+    assert other.tied
+    perfect, same = stats.compare([[0, 0, 0], [0, 0, 0]], [3, 3, 3])
+    assert perfect.rate == (0, 0, 0)
+    assert same.tied
+    gaps = stats.compare([[1, 0, 0]], [1, 0, 0])[0].rate  # draws without a word are left out
+    assert (gaps.low, gaps.high) == (1, 1)
+
+
+# --- the files ---------------------------------------------------------------------------------------------------
+
+
+def test_grid(grid):
+    s = summarise(collect(grid))
+    assert s.swept == ("encoder", "clipping")
+    assert s.fixed == {"decoder": "ctc"}
+    assert len(s.configurations) == 6
+    assert s.best is not None
+    assert s.best.factors["encoder"] == "conformer"
+    assert s.best.wer.low < s.best.wer.value < s.best.wer.high
+    assert s.best.label in s.answer
+    assert percent(s.best.wer.value) in s.answer
+    assert "2 of 12 cells did not finish" in s.answer
+    tied = [r for r in s.configurations if r.tied]
+    assert all(r.delta.includes(0) and r.label in s.answer for r in tied)
+    assert {(f[0], f[1]) for f in s.failures} == {("bilstm-adaptive-2", "missing"), ("conformer-none-2", "exploded")}
+    assert [c.name for c in s.unplanned] == ["by-hand"]
+    assert all(c.name != "by-hand" for r in s.configurations for c in r.cells)  # the lowest WER of all, not in the plan
+
+
+def test_every_page_shows_what_did_not_finish(grid):
+    files = render(grid)
+    assert {p.name for p in files.values()} == {"report.md", "results.csv", "report.html"}
+    console = Console(width=200, file=StringIO(), record=True)
+    console.print(table(grid))
+    pages = [p.read_text() for p in files.values()] + [console.export_text()]
+    for page in pages:
+        assert "missing" in page
+        assert "exploded" in page
+        assert "loss was nan for 20 steps" in page
+    for page in (files["md"].read_text(), files["html"].read_text()):
+        assert "Which clipping suits which encoder?" in page
+        assert "asr-lab sweep clipping --seeds 1,2" in page
+        assert "10,000 resamples" in page
+
+
+def test_same_folder_same_bytes(grid):
+    before = {k: p.read_bytes() for k, p in render(grid).items()}
+    assert before == {k: p.read_bytes() for k, p in render(grid).items()}
+
+
+def test_csv_round_trip(grid):
+    rows = list(csv.DictReader(render(grid)["csv"].open(newline="")))
+    assert len(rows) == 13
+    by_name = {r["cell"]: r for r in rows}
+    assert by_name["bilstm-adaptive-2"]["status"] == "missing"
+    assert by_name["bilstm-adaptive-2"]["test/wer"] == ""
+    assert by_name["by-hand"]["planned"] == "False"
+    for r in rows:
+        if r["status"] == "done":
+            result = json.loads((grid / r["cell"] / "result.json").read_text())
+            assert float(r["test/wer"]) == result["metrics"]["test/wer"]
+            assert float(r["counted/wer"]) == pytest.approx(float(r["test/wer"]))
+            assert int(r["counted/sub"]) + int(r["counted/del"]) + int(r["counted/ins"]) > 0
+            assert (r["encoder"], r["seed"]) == (result["factors"]["encoder"], str(result["factors"]["seed"]))
+
+
+def test_without_a_plan_the_cells_speak_for_themselves(tmp_path):
+    for e in ("a", "b"):
+        write_cell(tmp_path / "x" / e, {"encoder": e, "seed": 1}, 0.2)
+    s = summarise(collect(tmp_path / "x"))
+    assert s.swept == ("encoder",)
+    assert len(s.configurations) == 2
+    assert s.unplanned == ()
+    assert s.experiment.name == "x"
+
+
+def test_one_seed_is_said(tmp_path):
+    for e in ("a", "b"):
+        write_cell(tmp_path / "x" / e, {"encoder": e, "seed": 1}, 0.2)
+    pages = render(tmp_path / "x")
+    for kind in ("md", "html"):
+        assert "one seed: the interval covers utterances only" in pages[kind].read_text()
+
+
+def test_only_one_configuration(tmp_path):
+    for seed in (1, 2):
+        write_cell(tmp_path / "x" / str(seed), {"seed": seed}, 0.2)
+    s = summarise(collect(tmp_path / "x"))
+    assert [r.label for r in s.configurations] == ["the only configuration"]
+    assert "mean of 2 seeds" in s.answer
+    render(tmp_path / "x")
+
+
+DAMAGE = {
+    "result.json": [
+        '{"status": "done", "met',
+        "[1, 2]",
+        "",
+        '{"status": "great"}',
+        '{"metrics": {"test/wer": 0.1}}',
+        "\xff",
+    ],
+    "hyps.test.jsonl": [
+        '{"id": "u1", "sub": 0, "del": 0, "ins": 0, "words": 1}\n{"id": "u2", "su',
+        "",
+        "5\n",
+        '{"id": "u1"}\n',
+        '{"id": "u1", "sub": NaN, "del": 0, "ins": 0, "words": 1}\n',
+        '{"id": "u1", "sub": "1", "del": 0, "ins": 0, "words": 1}\n',
+        '{"id": "u1", "sub": Infinity, "del": 0, "ins": 0, "words": 1}\n',
+        '{"id": "u1", "sub": 0, "del": 0, "ins": 0, "words": 1}\n' * 2,
+    ],
+    "metrics.jsonl": [
+        '{"step": 1, "epoch": 0, "val/wer": 0.5}\n{"step": 2, "ep',
+        "nonsense\n{}\n",
+        "[1]\n",
+        "[" * 20_000 + "\n{}\n",
+    ],
+    "sweep.json": ['{"cells": [', "3", '{"cells": [{"name": "../elsewhere"}]}', '{"cells": [7]}'],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in DAMAGE.items() for text in texts])
+def test_damage_is_named_and_never_fatal(tmp_path, name, text):
+    folder = tmp_path / "x"
+    for e in ("a", "b"):
+        write_cell(folder / e, {"encoder": e, "seed": 1}, 0.2, n=10)
+    path = folder / name if name == "sweep.json" else folder / "b" / name
+    path.write_bytes(text.encode("latin-1"))
+    s = summarise(collect(folder))
+    assert any(name in reason or name == "sweep.json" for _, _, reason in s.failures)
+    assert any(cell in ("b", "(experiment)") for cell, _, _ in s.failures)
+    assert any(c.name == "a" and c.done for c in s.experiment.cells)
+    assert str(tmp_path) not in render(folder)["md"].read_text()  # names, not where somebody's disk is
+
+
+def test_hypotheses_missing_leave_a_number_without_an_interval(tmp_path):
+    for e, rate in (("a", 0.3), ("b", 0.2)):
+        write_cell(tmp_path / "x" / e, {"encoder": e, "seed": 1}, rate)
+    (tmp_path / "x" / "b" / "hyps.test.jsonl").unlink()
+    s = summarise(collect(tmp_path / "x"))
+    b = next(r for r in s.configurations if r.factors["encoder"] == "b")
+    assert np.isfinite(b.wer.value)
+    assert np.isnan(b.wer.low)
+    assert s.best is not b  # lower, but nothing says how sure that is
+    assert any("encoder=b" in w for w in s.warnings)
+    assert "no interval" in render(tmp_path / "x")["html"].read_text()
+    (tmp_path / "x" / "a" / "hyps.test.jsonl").unlink()
+    assert "nothing says how sure" in summarise(collect(tmp_path / "x")).answer
+    render(tmp_path / "x")
+
+
+def test_older_layout_renders(tmp_path):
+    write_cell(tmp_path / "x" / "old", {"seed": 1}, 0.2)
+    (tmp_path / "x" / "old" / "result.json").write_text(
+        '{"status": "done", "metrics": {"test/wer": 0.2, "test/cer": NaN}}'
+    )
+    jsonl(tmp_path / "x" / "old" / "hyps.test.jsonl", [{"id": 3, "sub": 1, "del": 0, "ins": 0, "words": 4}])
+    (tmp_path / "x" / "old" / "metrics.jsonl").unlink()
+    page = render(tmp_path / "x")["html"].read_text()
+    assert "25.0" in page
+    assert "no interval" in page  # one utterance
+
+
+def test_numbers_that_are_no_numbers_do_not_count_as_done(tmp_path):
+    write_cell(tmp_path / "x" / "a", {"encoder": "a", "seed": 1}, 0.2)
+    write_cell(tmp_path / "x" / "b", {"encoder": "b", "seed": 1}, 0.2, metrics={"test/wer": float("nan")})
+    (tmp_path / "x" / "b" / "hyps.test.jsonl").unlink()
+    cells = {c.name: c.status for c in collect(tmp_path / "x").cells}
+    assert cells == {"a": "done", "b": "damaged"}
+
+
+def test_a_result_of_another_configuration_is_stale(tmp_path):
+    cells = {e: {"encoder": e, "seed": 1} for e in ("a", "b")}
+    write_plan(tmp_path / "x", cells, fingerprint="1" * 16)
+    for name, factors in cells.items():
+        write_cell(tmp_path / "x" / name, factors, 0.2, fingerprint=("1" if name == "a" else "2") * 16)
+    assert [c.status for c in collect(tmp_path / "x").cells] == ["done", "stale"]
+
+
+def test_different_test_sets_are_warned_of_and_not_compared(tmp_path):
+    for i, e in enumerate("abc"):
+        over = {"data": {"digest": {"test": "other"}}} if e == "c" else {}
+        write_cell(tmp_path / "x" / e, {"encoder": e, "seed": 1}, 0.3 - 0.1 * i, **over)
+    s = summarise(collect(tmp_path / "x"))
+    assert any("different test data" in w for w in s.warnings)
+    c = next(r for r in s.configurations if r.factors["encoder"] == "c")
+    assert not c.comparable
+    assert not c.best
+    assert np.isfinite(c.wer.low)  # an interval of its own
+    assert s.best is not None
+    assert s.best.factors["encoder"] == "b"
+
+
+def test_a_rate_that_contradicts_the_hypotheses_is_warned_of(tmp_path):
+    write_cell(tmp_path / "x" / "a", {"seed": 1}, 0.2, metrics={"test/wer": 0.01})
+    s = summarise(collect(tmp_path / "x"))
+    assert any("not the one counted" in w for w in s.warnings)
+    assert s.configurations[0].wer.value > 0.05
+
+
+def test_nothing_to_report_is_one_clear_line(tmp_path):
+    write_cell(tmp_path / "clipping" / "a", {"seed": 1}, 0.2, status="failed", reason="CUDA out of memory")
+    with pytest.raises(AsrLabError, match=r"no finished cell.*1 failed.*CUDA out of memory"):
+        render(tmp_path / "clipping")
+    with pytest.raises(AsrLabError, match=r"no such folder; did you mean 'clipping'"):
+        collect(tmp_path / "cliping")
+    with pytest.raises(AsrLabError, match=r"no such folder$"):
+        collect(tmp_path / "nowhere" / "at" / "all")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AsrLabError, match="holds no cell"):
+        table(tmp_path / "empty")
+
+
+# --- the pages ---------------------------------------------------------------------------------------------------
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Tags(HTMLParser):
+    """Every element and every attribute of a page; complains of elements that are not closed in order."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.names, self.attributes, self.open = [], [], []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / "hostile"
+    names = {HOSTILE: "a", "=cmd|' /C calc'!A0": "b", '"><img src=x onerror=alert(1)>': "c", "\ud800 | `x` **y**": "d"}
+    cells = {cell: {"encoder": name, "seed": 1} for name, cell in names.items()}
+    write_plan(folder, cells, question=HOSTILE, command="asr-lab sweep x\n```\n" + HOSTILE)
+    for cell, factors in cells.items():
+        write_cell(
+            folder / cell, factors, 0.3, hyp=f"{HOSTILE} https://evil.example " + "x " * 30, git={"commit": HOSTILE}
+        )
+    write_cell(folder / "+1", {"encoder": HOSTILE, "seed": 2}, 0.3, status="failed", reason=f"{HOSTILE}\n| a | b |")
+    return folder
+
+
+def test_hostile_text_stays_text(hostile):
+    pages = {k: p.read_text() for k, p in render(hostile).items()}
+    tags = Tags(pages["html"])
+    assert "script" not in tags.names
+    assert "img" not in tags.names
+    assert not any(name.startswith("on") for name, _ in tags.attributes)
+    assert "&lt;script&gt;" in pages["html"]
+    outside_code = "\n".join(line for line in pages["md"].split("\n") if not line.startswith("    "))
+    assert "<script>" not in outside_code.replace("\\<", "")
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in outside_code.split("\n") if line.startswith("| ")}
+    assert len(widths) <= 2  # the main table and the cells: no value opened a column
+
+
+def test_csv_holds_no_formula(hostile):
+    with render(hostile)["csv"].open(newline="") as f:
+        values = [v for r in csv.reader(f) for v in r]
+    assert "'=cmd|' /C calc'!A0" in values
+    assert not any(v[:1] in ("=", "@", "\t", "\r") for v in values)
+    assert all(v[:1] not in ("+", "-") or re.fullmatch(r"[+-][\d.e+-]+|-inf", v) for v in values)
+
+
+@pytest.mark.parametrize("folder", ["grid", "hostile"])
+def test_html_needs_nothing_from_outside(folder, request):
+    page = render(request.getfixturevalue(folder))["html"].read_text()
+    links = [v for name, v in Tags(page).attributes if name in ("src", "href", "srcset", "action", "data", "poster")]
+    assert links == ["results.csv"]
+    assert not re.search(r"@import|url\(", page)
+    if folder == "grid":
+        assert not re.search(r"https?://", page)
+        assert page.count("<svg") == page.count('role="img" aria-label="') == 3
+
+
+def test_report_imports_no_torch():
+    code = (
+        "import sys, asr_lab.report.render as r; "
+        "sys.exit(', '.join({'torch', 'hydra', 'lightning', 'pytorch_lightning', 'omegaconf'} & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_ticks_are_round_and_reach_both_ends():
+    for low, high in [(0, 1), (12.3, 12.4), (5, 5), (0, 0), (0, 31_536_000), (-3, 4)]:
+        marks = ticks(low, high)
+        assert marks[0] <= low
+        assert marks[-1] >= high
+        assert 2 <= len(marks) <= 9
+
+
+def test_line_chart_survives_a_point_and_many_lines():
+    assert line_chart([], "t", "x", "y") == ""
+    point = Line("a", [1.0], [0.5], [0.5], [0.5])
+    assert "nan" not in line_chart([point], "t", "x", "y")
+    Tags(line_chart([point._replace(label=f"{i}<") for i in range(40)], "t", "x", "y"))
+
+
+def test_numbers_are_written_for_people():
+    assert (percent(0.1234), percent(float("nan")), percent(-0.012, signed=True)) == ("12.3", "–", "−1.2")
+    assert (seconds(45), seconds(700), seconds(12_000)) == ("45 s", "12 min", "3.3 h")
+    assert (short(3_214_567), short(812), short(1.234), short(25_000)) == ("3.21 M", "812", "1.23", "25 k")

@@ -64,7 +64,7 @@ def test_phrases_are_the_same_on_every_python():
         "the ninety fourth",
         "june the sixteenth twenty eleven",
         "eighty second",
-        "sixty two seventy five",
+        "forty five cents",
     ]
 
 
@@ -174,7 +174,7 @@ def test_the_manifest_describes_the_files(corpus):
 @needs_espeak
 def test_speakers_are_disjoint_in_the_manifest(corpus):
     of = {split: {u.speaker for u in read_manifest(corpus) if u.split == split} for split in spoken_numbers.SPLITS}
-    assert not (of["train"] & of["val"] or of["train"] & of["test"] or of["val"] & of["test"])
+    assert [len(of[split]) for split in spoken_numbers.SPLITS] == [6, 1, 1]
     assert len(set.union(*of.values())) == 8
 
 
@@ -205,8 +205,8 @@ def test_voices_differ():
     for i in range(3):
         for j in range(i):
             assert np.corrcoef(spectra[i], spectra[j])[0, 1] < 0.7
-    with pytest.raises(DataError, match="no voice 'klingon'"):
-        espeak.speak("one", espeak.Voice("klingon"))
+    with pytest.raises(DataError, match="no voice 'martian'"):
+        espeak.speak("one", espeak.Voice("martian"))
 
 
 # ---- made once, whole

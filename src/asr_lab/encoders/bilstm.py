@@ -2,37 +2,29 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr_lab.encoders.subsampling import FrameStacking
+from asr_lab.encoders.subsampling import FrameStacking, valid_frames
 
 
 class BiLstmEncoder(nn.Module):
     """Frame stacking, then `n_layers` of [bidirectional LSTM -> layer norm -> dropout] of `2 * d_hidden` outputs.
 
-    Sequences are packed: the backward direction starts at the last valid frame, so padding never enters a state.
+    The backward direction reads each utterance reversed within its own length, so that it starts at the last valid
+    frame and padding never enters a state. Packed sequences would do the same, but PyTorch runs them without its fast
+    kernels on CPU (measured: 10 times slower).
     """
 
     def __init__(self, in_dim: int, d_hidden: int, n_layers: int, stacking: int, dropout: float):
         super().__init__()
         if d_hidden < 1 or n_layers < 1:
-            raise ValueError(f"conf/encoder: d_hidden and n_layers must be positive, {d_hidden} and {n_layers} came")
+            raise ValueError(f"d_hidden and n_layers must be positive, {d_hidden} and {n_layers} came")
         self.out_dim = 2 * d_hidden
         self.stack = FrameStacking(stacking)
         widths = [in_dim * stacking] + [self.out_dim] * (n_layers - 1)
-        self.layers = nn.ModuleList(nn.LSTM(w, d_hidden, batch_first=True, bidirectional=True) for w in widths)
+        self.forwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
+        self.backwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
         self.norms = nn.ModuleList(nn.LayerNorm(self.out_dim) for _ in widths)
         self.dropout = nn.Dropout(dropout)
-        for lstm in self.layers:
-            for name, weight in lstm.named_parameters():
-                if "bias_hh" in name:
-                    nn.init.zeros_(weight)
-                elif "bias_ih" in name:
-                    nn.init.zeros_(weight)
-                    # Forget gates start open (Jozefowicz et al. 2015); PyTorch's gate order is i, f, g, o.
-                    nn.init.ones_(weight[d_hidden : 2 * d_hidden])
-                elif "weight_hh" in name:
-                    nn.init.orthogonal_(weight)
 
     def output_lengths(self, lens: Tensor) -> Tensor:
         return self.stack.output_lengths(lens)
@@ -40,11 +32,29 @@ class BiLstmEncoder(nn.Module):
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """(B,T,F), (B,) -> (B,U,D), (B,)"""
         x, lens = self.stack(feats, lens)
-        n_frames = x.shape[1]
-        cpu_lens = lens.cpu()  # packing wants lengths on the host
-        for lstm, norm in zip(self.layers, self.norms, strict=True):
-            packed = pack_padded_sequence(x, cpu_lens, batch_first=True, enforce_sorted=False)
-            x, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=n_frames)
-            x = self.dropout(norm(x))
-        mask = torch.arange(n_frames, device=lens.device) < lens[:, None]
-        return x * mask[:, :, None], lens
+        mirrored = mirror(lens, x.shape[1])
+        for ahead, back, norm in zip(self.forwards, self.backwards, self.norms, strict=True):
+            y = reorder(back(reorder(x, mirrored))[0], mirrored)
+            x = self.dropout(norm(torch.cat([ahead(x)[0], y], dim=-1)))
+        return x * valid_frames(lens, x.shape[1])[:, :, None], lens
+
+
+def mirror(lens: Tensor, n_frames: int) -> Tensor:
+    """(B,) -> (B, U) indices that reverse the valid frames of each utterance and leave its padding in place."""
+    index = torch.arange(n_frames, device=lens.device)
+    return torch.where(index < lens[:, None], lens[:, None] - 1 - index, index)
+
+
+def reorder(x: Tensor, index: Tensor) -> Tensor:
+    """(B,U,D) frames in the order of `index` (B,U)"""
+    return x.gather(1, index[:, :, None].expand_as(x))
+
+
+def _lstm(in_dim: int, d_hidden: int) -> nn.LSTM:
+    lstm = nn.LSTM(in_dim, d_hidden, batch_first=True)
+    nn.init.orthogonal_(lstm.weight_hh_l0)
+    nn.init.zeros_(lstm.bias_hh_l0)
+    nn.init.zeros_(lstm.bias_ih_l0)
+    # Forget gates start open (Jozefowicz et al. 2015); PyTorch's gate order is i, f, g, o.
+    nn.init.ones_(lstm.bias_ih_l0[d_hidden : 2 * d_hidden])
+    return lstm

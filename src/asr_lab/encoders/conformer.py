@@ -24,9 +24,9 @@ class ConformerEncoder(nn.Module):
     ):
         super().__init__()
         if d_model % n_heads:
-            raise ValueError(f"conf/encoder: n_heads={n_heads} does not divide d_model={d_model}")
+            raise ValueError(f"n_heads={n_heads} does not divide d_model={d_model}")
         if kernel_size % 2 == 0:
-            raise ValueError(f"conf/encoder: kernel_size must be odd (the window is centred), {kernel_size} came")
+            raise ValueError(f"kernel_size must be odd (the window is centred), {kernel_size} came")
         self.out_dim = d_model
         self.subsampling = DepthwiseSubsampling4(in_dim, d_model, subsampling_channels, dropout)
         self.positions = RelativePositions(d_model)

@@ -51,7 +51,7 @@ class FrameStacking(nn.Module):
     def __init__(self, factor: int):
         super().__init__()
         if factor < 1:
-            raise ValueError(f"conf/encoder: stacking factor must be at least 1, {factor} came")
+            raise ValueError(f"stacking factor must be at least 1, {factor} came")
         self.factor = factor
 
     def output_lengths(self, lens: Tensor) -> Tensor:
