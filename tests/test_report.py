@@ -21,7 +21,8 @@ from scipy.stats import binom
 from asr_lab.errors import AsrLabError
 from asr_lab.report import stats
 from asr_lab.report.collect import collect
-from asr_lab.report.formats import percent, seconds, short
+from asr_lab.report.configurations import Spread
+from asr_lab.report.formats import percent, seconds, short, span
 from asr_lab.report.render import render, table
 from asr_lab.report.summary import summarise
 from asr_lab.report.svg import Line, line_chart, ticks
@@ -394,7 +395,10 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in DAMAGE.items() for text in texts])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [pytest.param(name, text, id=f"{name}-{i}") for name, texts in DAMAGE.items() for i, text in enumerate(texts)],
+)
 def test_damage_is_named_and_never_fatal(tmp_path, name, text):
     folder = tmp_path / "x"
     for e in ("a", "b"):
@@ -554,6 +558,7 @@ def test_html_needs_nothing_from_outside(folder, request):
     assert not re.search(r"@import|url\(", page)
     if folder == "grid":
         assert not re.search(r"https?://", page)
+        assert page.count('class="curve c') == page.count('class="band c') == 2 * 6
         assert page.count("<svg") == page.count('role="img" aria-label="') == 3
 
 
@@ -582,5 +587,15 @@ def test_line_chart_survives_a_point_and_many_lines():
 
 def test_numbers_are_written_for_people():
     assert (percent(0.1234), percent(float("nan")), percent(-0.012, signed=True)) == ("12.3", "–", "−1.2")
-    assert (seconds(45), seconds(700), seconds(12_000)) == ("45 s", "12 min", "3.3 h")
-    assert (short(3_214_567), short(812), short(1.234), short(25_000)) == ("3.21 M", "812", "1.23", "25 k")
+    assert (seconds(45), seconds(700), seconds(12_000)) == ("45 s", "11.7 min", "3.3 h")
+    assert [short(x) for x in (3_214_567, 812, 1.234, 34, 25_000, 2000)] == [
+        "3.21 M",
+        "812",
+        "1.23",
+        "34.0",
+        "25.0 k",
+        "2000",
+    ]
+    assert span(Spread(300, 240, 360), seconds) == "4.0 – 6.0 min"
+    assert span(Spread(90, 60, 150), seconds) == "60 s – 2.5 min"
+    assert span(Spread(1, 1, 1), short) == ""

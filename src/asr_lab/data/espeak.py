@@ -5,16 +5,19 @@ the same sequence of texts in a fresh process, its random numbers seeded, is bit
 """
 
 # ruff: noqa: SIM905  names are read and mended more easily without seventy pairs of quotes
+import atexit
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from asr_lab.errors import DataError
+from asr_lab.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,13 +83,31 @@ def _library() -> ctypes.CDLL:
         *(ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint),  # position, its type, end position, flags
         *(ctypes.c_void_p, ctypes.c_void_p),  # identifier, user data
     ]
-    data = str(espeakng_loader.get_data_path())
-    rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, data.encode(), _DONT_EXIT)
+    data = _short(Path(espeakng_loader.get_data_path()))
+    rate = library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, os.fsencode(data), _DONT_EXIT)
     if rate != SAMPLE_RATE:
         raise DataError(f"eSpeak NG cannot start with its data in {data} (answer {rate}); reinstall espeakng-loader")
     library.espeak_SetSynthCallback(_collect)
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # starts from the time of day, which rough and breathy voices hear
     return library
+
+
+@cache
+def _variants() -> frozenset[str]:
+    import espeakng_loader
+
+    return frozenset(os.listdir(Path(espeakng_loader.get_data_path(), "voices", "!v")))
+
+
+def _short(data: Path) -> Path:
+    """`data`, through a link where its path is longer than the 160 bytes that eSpeak NG has room for."""
+    if len(os.fsencode(data)) < 150:
+        return data
+    folder = tempfile.mkdtemp(prefix="espeak-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    link = Path(folder, "data")
+    link.symlink_to(data)
+    return link
 
 
 def version() -> str:
@@ -125,8 +146,10 @@ def speak_afresh(orders: list[tuple[str, Voice]]) -> "tuple[list[np.ndarray], st
 
 def _speak(text: str, voice: Voice) -> bytes:
     library = _library()
-    if library.espeak_SetVoiceByName(voice.name.encode()) != 0:
-        raise DataError(f"eSpeak NG has no voice '{voice.name}'; a language is for example: {', '.join(ACCENTS)}")
+    _, plus, variant = voice.name.partition("+")  # for an unknown variant eSpeak NG silently takes the plain voice
+    if (plus and variant not in _variants()) or library.espeak_SetVoiceByName(voice.name.encode()) != 0:
+        hint = nearest(variant, _variants()) if plus else nearest(voice.name, ACCENTS)
+        raise DataError(f"eSpeak NG has no voice '{voice.name}'{hint}")
     settings = ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range), (_VOLUME, _HEADROOM))
     for parameter, value in settings:
         library.espeak_SetParameter(parameter, value, 0)

@@ -29,26 +29,33 @@ def between(interval: Interval, signed: bool = False) -> str:
 
 
 def seconds(value: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
+    """`45 s`, `12.5 min`, `3.4 h`."""
     if not math.isfinite(value):
         return NOTHING
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+    if value < 120:
+        return f"{value:.0f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def short(value: float) -> str:
-    """Three figures: `1.23`, `456`, `7.8 M`."""
+    """Three figures: `1.23`, `456`, `7.80 M`."""
     if not math.isfinite(value):
         return NOTHING
-    for size, divisor, unit in ((1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k")):
+    for size, divisor, unit in ((1e9, 1e9, " G"), (1e6, 1e6, " M"), (1e4, 1e3, " k"), (0, 1, "")):
         if abs(value) >= size:
-            return f"{value / divisor:.3g}{unit}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+            return (
+                f"{value / divisor:#.3g}".removesuffix(".") if abs(value) < 1e3 * divisor else f"{value:.0f}"
+            ) + unit
+    raise AssertionError
 
 
 def span(spread: Spread, show: Callable[[float], str]) -> str:
-    """The range over seeds; empty where all of them show the same."""
+    """The range over seeds, its unit written once; empty where all of them show the same."""
     low, high = show(spread.low), show(spread.high)
-    return "" if low == high else f"{low} – {high}"
+    if low == high:
+        return ""
+    (number, *unit), other = low.split(" "), high.split(" ")[1:]
+    return f"{number if unit == other else low} – {high}"
 
 
 # Heading, unit-giving formatter and explanation of each of `configurations.COLUMNS`.

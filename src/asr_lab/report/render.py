@@ -107,7 +107,7 @@ def _safe(value: object) -> object:
     try:
         float(value)
     except ValueError:
-        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        return "'" + value if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
     return value
 
 

@@ -1,0 +1,133 @@
+"""Shared fixtures: one thread, a tiny corpus of tones that any encoder can learn, and runs of it."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from asr_lab import schema
+from asr_lab.paths import conf_dir
+from asr_lab.run import Run
+from asr_lab.sweep.cell import factors, register_resolvers, resolved
+
+torch.set_num_threads(1)
+schema.register()
+register_resolvers()
+
+RATE = 8000
+TONES = {"a": 400.0, "b": 700.0, "c": 1100.0, "d": 1700.0}
+# Sizes at which a step takes milliseconds. Keys that a choice does not have are left out by `tiny`.
+SMALL = {
+    "encoder": {"d_model": 32, "d_hidden": 24, "n_layers": 1, "n_heads": 2, "kernel_size": 7, "subsampling_channels": 8},
+    "frontend": {"n_mels": 24},
+    "augment": {"max_freq": 4, "max_time": 8},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Validation stamps of tests stay out of the user's cache; the synthetic corpus may stay where it was made."""
+    os.environ["ASR_LAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["WANDB_SILENT"] = "true"
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory) -> Path:
+    """Manifest of words over a, b, c, d, each letter a tone of 0.15 s: 24 train, 6 val and 6 test utterances."""
+    return write_tones(tmp_path_factory.mktemp("tones"))
+
+
+def write_tones(folder: Path, sizes: tuple[int, int, int] = (24, 6, 6)) -> Path:
+    rng = random.Random(7)
+    noise = np.random.default_rng(7)
+    rows = []
+    for split, n in zip(("train", "val", "test"), sizes, strict=True):
+        for i in range(n):
+            words = ["".join(rng.choice("abcd") for _ in range(rng.randint(1, 3))) for _ in range(rng.randint(1, 2))]
+            text = " ".join(words)
+            samples = np.concatenate([np.zeros(400), *[_tone(c) for c in text], np.zeros(400)])
+            samples = samples + 0.003 * noise.standard_normal(len(samples))
+            name = f"{split}{i}.wav"
+            soundfile.write(folder / name, samples, RATE)
+            rows.append(
+                {
+                    "audio_filepath": name,
+                    "duration": round(len(samples) / RATE, 4),
+                    "text": text,
+                    "speaker": f"{split}-{i % 3}",
+                    "split": split,
+                    "sample_rate": RATE,
+                }
+            )
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+def _tone(letter: str) -> np.ndarray:
+    if letter == " ":
+        return np.zeros(round(0.15 * RATE))
+    t = np.arange(round(0.15 * RATE)) / RATE
+    return 0.3 * np.sin(2 * np.pi * TONES[letter] * t) * np.hanning(len(t))
+
+
+def composed(*overrides: str, config: str = "config"):
+    """The composed configuration with Hydra's own node, as the command line would give it."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(config, overrides=list(overrides), return_hydra_config=True)
+
+
+def tiny(manifest: Path, *overrides: str) -> list[str]:
+    """Overrides that make a run on `manifest` take a second; a key set in `overrides` wins."""
+    base = [
+        "data=manifest",
+        f"data.manifest={manifest}",
+        f"data.sample_rate={RATE}",
+        "augment=none",
+        "logger=none",
+        "runtime.n_threads=1",
+        "runtime.quiet=true",
+        "runtime.fast_malloc=false",
+        "batching.batch_seconds=6",
+        "batching.n_buckets=2",
+        "trainer.max_epochs=2",
+    ]
+    groups = [o for o in overrides if "." not in o.partition("=")[0]]
+    cfg = composed(*base, *groups)
+    for group, values in SMALL.items():
+        base += [f"{group}.{k}={v}" for k, v in values.items() if k in cfg[group]]
+    return [*base, *overrides]
+
+
+def make_run(folder: Path, overrides: list[str]) -> Run:
+    """A frozen run in `folder`."""
+    cfg = composed(*overrides)
+    config = resolved(cfg)
+    run = Run(folder, config, factors(cfg.hydra, config))
+    run.freeze(rerun=config["runtime"]["rerun"])
+    return run
+
+
+@pytest.fixture
+def trained(tmp_path, tones):
+    """`trained(*overrides) -> (run, result)`: a tiny run trained in this process."""
+    from asr_lab.train import train
+
+    def go(*overrides: str, name: str = "run"):
+        run = make_run(tmp_path / name, tiny(tones, *overrides))
+        return run, train(run)
+
+    return go
+
+
+def choices(group: str) -> list[str]:
+    """Every choice of a group, from the folder."""
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml") if not p.stem.startswith("_"))

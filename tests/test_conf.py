@@ -1,0 +1,111 @@
+"""Every YAML of every group composes, is bound to the signature it feeds, and trains two steps."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_lab.build import check, make
+from asr_lab.errors import ConfigError, DataError
+from asr_lab.paths import conf_dir
+from asr_lab.sweep.cell import resolved
+
+from .conftest import choices, composed, make_run, tiny
+
+GROUPS = sorted(p.name for p in conf_dir().iterdir() if p.is_dir() and p.name not in ("hydra", "data"))
+EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+
+
+def test_every_group_is_in_the_schema_and_back():
+    from asr_lab.schema import Config
+
+    fields = set(Config.__dataclass_fields__) - {"experiment", "question", "seed", "max_nonfinite_steps", "runtime", "grid"}
+    assert fields == set(GROUPS) - {"debug"} | {"data"}
+
+
+@pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
+def test_choice_trains_two_steps(group, choice, tones, tmp_path):
+    from asr_lab.train import train
+
+    extra = []
+    if (group, choice) == ("trainer", "gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    if (group, choice) == ("trainer", "ddp"):
+        extra = ["trainer.devices=1", "trainer.strategy=auto"]  # several processes: tests/test_ddp.py
+    if (group, choice) == ("logger", "wandb"):
+        pytest.skip("needs a service: tests/test_tracking.py")
+    run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
+    result = train(run)
+    assert result["status"] == "done"
+    assert result["factors"].get(group, choice) == choice
+    assert result["steps"] == 2
+    assert {"val/wer", "test/wer", "test/cer", "test/loss"} <= result["metrics"].keys()
+    assert run.hyps_file("test").exists()
+
+
+@pytest.mark.parametrize("corpus", choices("data"))
+def test_corpus_gives_three_splits(corpus, tones):
+    overrides = [f"data={corpus}"]
+    if corpus == "manifest":
+        overrides.append(f"data.manifest={tones}")
+    elif corpus == "spoken_numbers":
+        pytest.importorskip("espeakng_loader", reason="extra 'synth' is not installed")
+        overrides += ["data.n_train=6", "data.n_val=3", "data.n_test=3", "data.n_speakers=6"]
+    elif not os.environ.get("ASR_LAB_DATA"):
+        pytest.skip("ASR_LAB_DATA is not set: no corpora here")
+    config = resolved(composed(*overrides))
+    check(config)
+    corpus = make(config, "data")
+    corpus.check_audio()
+    ids = [u.id for us in corpus.splits.values() for u in us]
+    assert all(corpus.splits[s] for s in ("train", "val", "test"))
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_composes_and_says_what_it_asks(name, monkeypatch):
+    cfg = composed(config=name)
+    text = (Path(__file__).parents[1] / "experiments" / f"{name}.yaml").read_text()
+    assert all(f"# {word}:" in text for word in ("Question", "Expectation", "Budget"))
+    assert "_target_" not in text
+    assert cfg.experiment == name
+    assert cfg.question
+    assert cfg.grid
+    if cfg.data.name == "manifest":
+        pytest.fail("an experiment names its corpus")
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "value", "says"),
+    [
+        ("encoder", "d_modle", 3, "did you mean 'd_model'"),
+        ("optimizer", "lrr", 3, "AdamW got an unexpected 'lrr'"),
+        ("optimizer", "lr", "fast", "AdamW wants lr as .*'fast' came"),
+        ("encoder", "n_layers", 1.5, "wants n_layers as int"),
+        ("frontend", "cmvn", {"_target_": "asr_lab.frontend.cmvn.UtteranceCmvn", "epps": 1}, "unexpected 'epps'"),
+        ("clipping", "_target_", "asr_lab.clipping.norm.Nothing", "cannot be imported"),
+        ("trainer", "max_epoch", 3, "did you mean 'max_epochs'"),
+    ],
+)
+def test_wrong_values_are_found_before_anything_is_built(group, key, value, says, tones):
+    config = resolved(composed(*tiny(tones)))
+    config[group][key] = value
+    with pytest.raises(ConfigError, match=says):
+        check(config)
+
+
+def test_missing_value_is_found(tones):
+    config = resolved(composed(*tiny(tones)))
+    del config["encoder"]["n_layers"]
+    with pytest.raises(ConfigError, match="conf/encoder: ConformerEncoder needs 'n_layers'"):
+        check(config)
+
+
+def test_corpus_that_is_not_there_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("ASR_LAB_DATA", raising=False)
+    with pytest.raises(DataError, match="ASR_LAB_DATA is not set.*AN4 is free"):
+        make(resolved(composed("data=an4")), "data")
+    monkeypatch.setenv("ASR_LAB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"an4/manifest.jsonl is not there.*AN4 is free"):
+        make(resolved(composed("data=an4")), "data")

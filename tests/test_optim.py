@@ -1,0 +1,70 @@
+"""Parameter groups and schedules."""
+
+import pytest
+import torch
+
+from asr_lab.build import build
+from asr_lab.optim.groups import parameter_groups
+from asr_lab.optim.schedules import constant, warmup_cosine
+from asr_lab.sweep.cell import resolved
+
+from .conftest import choices, composed, tiny
+
+
+@pytest.mark.parametrize("encoder", choices("encoder"))
+def test_every_parameter_is_in_one_group_and_vectors_do_not_decay(encoder, tones):
+    task = build(resolved(composed(*tiny(tones, f"encoder={encoder}")))).task
+    decayed, plain = parameter_groups(task, 0.1)
+    names = {id(p): n for n, p in task.named_parameters()}
+    in_groups = [names[id(p)] for g in (decayed, plain) for p in g["params"]]
+    assert sorted(in_groups) == sorted(names.values())
+    assert plain["weight_decay"] == 0.0
+    assert decayed["weight_decay"] == 0.1
+    assert all("bias" not in names[id(p)] and "norm" not in names[id(p)] for p in decayed["params"])
+    assert all(p.ndim < 2 or "bias" in names[id(p)] for p in plain["params"])
+
+
+@pytest.mark.parametrize("name", choices("optimizer"))
+def test_every_keyword_of_the_yaml_reaches_the_optimizer(name, tones):
+    config = resolved(composed(*tiny(tones, f"optimizer={name}")))
+    task = build(config).task
+    optimizer = task.make_optimizer(parameter_groups(task, config["optimizer"]["weight_decay"]))
+    for key, value in config["optimizer"].items():
+        if not key.startswith("_"):
+            got = optimizer.param_groups[0][key]
+            assert list(got) == value if isinstance(got, tuple | list) else got == value
+
+
+def test_adamw_ignores_a_skipped_step():
+    """What the training task relies on when it drops non-finite gradients."""
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([p], lr=0.1, weight_decay=0.5)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    before = p.detach().clone()
+    p.grad = None
+    optimizer.step()
+    assert torch.equal(p, before)
+
+
+def test_warmup_cosine():
+    factor = warmup_cosine(total_steps=100, warmup=0.1, final=0.1)
+    values = [factor(i) for i in range(101)]
+    assert values[0] == pytest.approx(0.1)
+    assert values[9] == pytest.approx(1.0)
+    assert values[10] == pytest.approx(1.0)
+    assert values[55] == pytest.approx(0.55)
+    assert values[100] == pytest.approx(0.1)
+    assert factor(500) == pytest.approx(0.1)  # a resumed run with more steps never rises again
+    assert all(a <= b for a, b in zip(values[:10], values[1:10], strict=False))
+    assert all(a >= b for a, b in zip(values[10:], values[11:], strict=False))
+
+
+def test_constant():
+    assert {constant(10)(i) for i in range(20)} == {1.0}
+
+
+@pytest.mark.parametrize("bad", [{"warmup": 1.0, "final": 0.1}, {"warmup": -0.1, "final": 0.1}, {"warmup": 0, "final": 2}])
+def test_schedule_values_that_cannot_be(bad):
+    with pytest.raises(ValueError, match="warmup is in"):
+        warmup_cosine(total_steps=10, **bad)
