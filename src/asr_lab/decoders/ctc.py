@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.masks import valid_frames
 from asr_lab.types import Hypothesis
 
 
@@ -16,7 +18,7 @@ class CtcDecoder(nn.Module):
 
     def __init__(self, in_dim: int, n_labels: int, dropout: float, loss_on_cpu: bool):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(in_dim, n_labels + 1)
         # CUDA's CTC backward adds with atomics and is not reproducible; the CPU's is.
         self.loss_on_cpu = loss_on_cpu
@@ -39,7 +41,7 @@ class CtcDecoder(nn.Module):
     def decode(self, hidden: Tensor, lens: Tensor) -> list[Hypothesis]:
         """(B,U,D), (B,) -> best path of each utterance, repeats merged, blanks dropped"""
         scores, path = self.log_probs(hidden).max(dim=-1)  # (B, U) both
-        valid = torch.arange(path.shape[1], device=lens.device) < lens[:, None]
+        valid = valid_frames(lens, path.shape[1])
         starts = torch.ones_like(valid)
         starts[:, 1:] = path[:, 1:] != path[:, :-1]
         keep = (valid & starts & (path != self.BLANK)).cpu()

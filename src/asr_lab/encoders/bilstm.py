@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from asr_lab.encoders.subsampling import FrameStacking, valid_frames
+from asr_lab.encoders.subsampling import FrameStacking
+from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.masks import valid_frames
 
 
 class BiLstmEncoder(nn.Module):
@@ -24,7 +26,7 @@ class BiLstmEncoder(nn.Module):
         self.forwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
         self.backwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
         self.norms = nn.ModuleList(nn.LayerNorm(self.out_dim) for _ in widths)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def output_lengths(self, lens: Tensor) -> Tensor:
         return self.stack.output_lengths(lens)

@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from asr_lab.encoders.subsampling import DepthwiseSubsampling4, valid_frames
+from asr_lab.encoders.subsampling import DepthwiseSubsampling4
+from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.masks import valid_frames
 
 
 class ConformerEncoder(nn.Module):
@@ -30,7 +32,7 @@ class ConformerEncoder(nn.Module):
         self.out_dim = d_model
         self.subsampling = DepthwiseSubsampling4(in_dim, d_model, subsampling_channels, dropout)
         self.positions = RelativePositions(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             ConformerBlock(d_model, n_heads, ff_expansion, kernel_size, dropout) for _ in range(n_layers)
         )
@@ -59,7 +61,7 @@ class ConformerBlock(nn.Module):
         self.convolution = ConvolutionModule(d_model, kernel_size)
         self.feed_forward_out = _feed_forward(d_model, ff_expansion, dropout)
         self.norm_out = nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """(B,U,D), (2U-1,D), (B,U) bool -> (B,U,D)"""
@@ -88,7 +90,7 @@ class RelPositionMultiHeadedAttention(nn.Module):
         self.pos_bias_v = nn.Parameter(torch.zeros(n_heads, self.d_head))
         nn.init.xavier_uniform_(self.pos_bias_u)
         nn.init.xavier_uniform_(self.pos_bias_v)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """(B,U,D), (2U-1,D), (B,U) bool -> (B,U,D)"""
@@ -162,7 +164,7 @@ def _feed_forward(d_model: int, expansion: int, dropout: float) -> nn.Sequential
         nn.LayerNorm(d_model),
         nn.Linear(d_model, expansion * d_model),
         nn.SiLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(expansion * d_model, d_model),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
