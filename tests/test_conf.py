@@ -40,6 +40,7 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     assert result["status"] == "done"
     assert result["factors"].get(group, choice) == choice
     assert result["steps"] == 2
+    assert result["parameters"] > 1000
     assert {"val/wer", "test/wer", "test/cer", "test/loss"} <= result["metrics"].keys()
     assert run.hyps_file("test").exists()
 

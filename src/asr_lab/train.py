@@ -71,7 +71,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
-    callbacks, checkpoint = make_callbacks(run, meter)
+    callbacks, best = make_callbacks(run, meter)
     trainer = make(config, "trainer")(
         callbacks=callbacks,
         logger=[files, *watchers] if files else False,
@@ -88,7 +88,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         if trainer.interrupted:
             raise KeyboardInterrupt
         steps, epochs = trainer.global_step, trainer.current_epoch
-        _keep_unvalidated_end(trainer, parts.task, loaders["val"], checkpoint, run)
+        _keep_unvalidated_end(trainer, parts.task, loaders["val"], best, run)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
             wandb.log_samples(watchers, rows["test"])
@@ -115,28 +115,24 @@ def _train(run: Run, start: float) -> dict[str, Any]:
 
 
 def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
-    """(all callbacks, the one that keeps the best and the last checkpoint)"""
+    """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
 
-    checkpoint = ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename="best",
-        monitor="val/wer",
-        mode="min",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    callbacks = [StepSeeds(run.config["seed"]), meter, checkpoint]
+    # Two of them: Lightning's own `save_last` only follows when the best one moves.
+    shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="val/wer", mode="min", **shared)
+    last = ModelCheckpoint(filename="last", **shared)
+    callbacks = [StepSeeds(run.config["seed"]), meter, best, last]  # in this order: `last` holds the score of `best`
     if is_quiet(run.config):
         callbacks.append(EpochLines())
     else:
         from pytorch_lightning.callbacks import RichProgressBar
 
         callbacks.append(RichProgressBar(leave=False))
-    return callbacks, checkpoint
+    return callbacks, best
 
 
 def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> tuple[dict[str, float], dict[str, list]]:
@@ -154,12 +150,12 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
     return metrics, rows
 
 
-def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, checkpoint: Any, run: Run) -> None:
+def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: Run) -> None:
     """Training that stops inside an epoch (max_steps) has weights that no validation has seen: validate them too."""
     if task.validated_step == trainer.global_step:
         return
     scored = trainer.validate(task, loader, verbose=False)[0]["val/wer"]
-    if checkpoint.best_model_score is None or scored < float(checkpoint.best_model_score):
+    if best.best_model_score is None or scored < float(best.best_model_score):
         trainer.save_checkpoint(run.best_checkpoint)
 
 

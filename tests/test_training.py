@@ -1,0 +1,180 @@
+"""What training promises: it can learn by heart, repeat itself, be interrupted, and tell the truth about its score."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from asr_lab.build import build
+from asr_lab.evaluate import evaluate, score
+from asr_lab.files import read_jsonl
+from asr_lab.run import Run
+from asr_lab.train import train
+
+from .conftest import choices, make_run, tiny
+
+
+@pytest.mark.parametrize("decoder", choices("decoder"))
+@pytest.mark.parametrize("encoder", choices("encoder"))
+def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
+    from asr_lab.sweep.cell import resolved
+
+    from .conftest import composed
+
+    overrides = [f"encoder={encoder}", f"decoder={decoder}", "encoder.dropout=0", "decoder.dropout=0"]
+    parts = build(resolved(composed(*tiny(tones, *overrides))))
+    batch = next(iter(parts.data.loader("train")))
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(parts.task.parameters(), lr=1e-2)
+    parts.task.log = lambda *a, **k: None  # no trainer here
+    for step in range(400):
+        optimizer.zero_grad()
+        loss = parts.task.step(batch, "train")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parts.task.parameters(), 1.0)
+        optimizer.step()
+        if step % 20 == 19 and loss < 0.05:
+            break
+    parts.task.eval()
+    rows = parts.task.transcribe(batch, *parts.task.encoder(batch.feats, batch.feat_lens))
+    assert [r["hyp"] for r in rows] == [r["ref"] for r in rows]
+
+
+def test_same_seed_same_numbers(trained):
+    overrides = ["augment=specaugment_speed", "augment.max_time=8"]
+    first, a = trained(*overrides, name="a")
+    second, b = trained(*overrides, name="b")
+    _, c = trained(*overrides, "seed=2", name="c")
+    assert a["metrics"] == b["metrics"]
+    assert a["metrics"]["test/loss"] != c["metrics"]["test/loss"]
+    assert first.hyps_file("test").read_bytes() == second.hyps_file("test").read_bytes()
+
+
+@pytest.mark.parametrize("encoder", choices("encoder"))
+def test_resumed_equals_uninterrupted(encoder, trained, tones, tmp_path):
+    """Stopped in the middle of the third of four epochs by SIGTERM, as a scheduler would."""
+    overrides = [f"encoder={encoder}", "augment=specaugment_speed", "augment.max_time=8", "trainer.max_epochs=4"]
+    whole_run, whole = trained(*overrides, name="whole")
+    folder = tmp_path / "cut"
+    make_run(folder, tiny(tones, *overrides))
+    assert interrupted_at(folder, step=2 * whole["steps"] // 4 + 2) == 143
+    cut = Run.open(folder)
+    assert cut.result()["status"] == "interrupted"
+    result = train(cut)
+    assert result["status"] == "done"
+    assert result["resumed_at_step"] == whole["steps"] // 2
+    assert result["metrics"] == whole["metrics"]
+    assert result["steps"] == whole["steps"]
+    assert cut.hyps_file("test").read_bytes() == whole_run.hyps_file("test").read_bytes()
+
+    def curve(run):
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(run.metrics_file)]
+
+    assert curve(cut) == curve(whole_run)
+    weights = [torch.load(r.last_checkpoint, weights_only=False)["state_dict"] for r in (whole_run, cut)]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def interrupted_at(folder, step: int) -> int:
+    """Exit status of a cell's process that gets SIGTERM at a step (a child of this process: no imports to wait for)."""
+    pid = os.fork()
+    if pid == 0:
+        from asr_lab.task import SpeechTask
+        from asr_lab.train import main
+
+        real = SpeechTask.training_step
+
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(self, batch, batch_idx)
+
+        SpeechTask.training_step = training_step
+        code = 1
+        try:
+            code = main(str(folder))
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_score_equals_a_fresh_evaluation(trained):
+    """Trap: metrics that carry over from epoch to epoch or from val to test."""
+    run, result = trained("encoder=bilstm", "trainer.max_epochs=5")
+    answers = evaluate(Run.open(run.folder), ["val", "test"])
+    for split in ("val", "test"):
+        for name in ("wer", "cer", "loss"):
+            assert answers[split][name] == pytest.approx(result["metrics"][f"{split}/{name}"], rel=1e-5)
+    fresh = read_jsonl(run.folder / "evaluate" / "best.test.jsonl")
+    assert [r["hyp"] for r in fresh] == [r["hyp"] for r in read_jsonl(run.hyps_file("test"))]
+
+
+def test_the_best_checkpoint_is_tested_not_the_last(trained, monkeypatch):
+    from asr_lab.metrics.wer import ErrorRates
+
+    real, calls = ErrorRates.compute, []
+
+    def compute(self):
+        calls.append(1)
+        rates = real(self)
+        # The first validation of three looks best, whatever the model says.
+        rates["wer"] = torch.tensor([0.1, 0.5, 0.9][len(calls) - 1]) if len(calls) <= 3 else rates["wer"]
+        return rates
+
+    monkeypatch.setattr(ErrorRates, "compute", compute)
+    run, result = trained("encoder=bilstm", "trainer.max_epochs=3")
+    assert result["best"]["epoch"] == 0
+    monkeypatch.undo()
+    again = {name: evaluate(run, ["test"], name)["test"]["loss"] for name in ("best", "last")}
+    assert result["metrics"]["test/loss"] == pytest.approx(again["best"], rel=1e-5)
+    assert again["best"] != pytest.approx(again["last"], rel=1e-3)
+
+
+def test_stop_inside_an_epoch_is_validated(trained):
+    run, result = trained("encoder=bilstm", "trainer.max_steps=2")
+    saved = torch.load(run.best_checkpoint, weights_only=False)
+    assert saved["global_step"] == 2
+    assert result["metrics"]["val/wer"] >= 0
+
+
+def test_nonfinite_gradient_is_skipped_and_counted(trained, monkeypatch):
+    """Trap: clipping before looking for NaN poisons every weight."""
+    from asr_lab.task import SpeechTask
+
+    real, seen = SpeechTask.training_step, []
+
+    def training_step(self, batch, batch_idx):
+        seen.append(1)
+        loss = real(self, batch, batch_idx)
+        return loss * float("inf") if len(seen) == 2 else loss
+
+    monkeypatch.setattr(SpeechTask, "training_step", training_step)
+    run, result = trained("encoder=bilstm")
+    assert result["status"] == "done"
+    assert result["metrics"]["train/nonfinite"] == 1
+    weights = torch.load(run.last_checkpoint, weights_only=False)["state_dict"]
+    assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+def test_bf16_trains_and_scores(trained):
+    _, result = trained("encoder=conformer", "trainer.precision=bf16-mixed")
+    assert result["status"] == "done"
+    assert result["metrics"]["test/loss"] < 10
+
+
+def test_accumulated_batches_take_fewer_steps(trained):
+    _, one = trained("encoder=bilstm", name="one")
+    _, two = trained("encoder=bilstm", "trainer.accumulate_grad_batches=2", name="two")
+    assert two["steps"] < one["steps"]
+
+
+def test_scoring_leaves_no_trace(trained):
+    run, _ = trained("encoder=bilstm")
+    before = run.result_file.read_bytes()
+    parts = build(json.loads(json.dumps(run.config)))
+    assert score(parts, "val")[0]["utterances"] == 6
+    assert run.result_file.read_bytes() == before
