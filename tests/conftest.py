@@ -25,7 +25,14 @@ RATE = 8000
 TONES = {"a": 400.0, "b": 700.0, "c": 1100.0, "d": 1700.0}
 # Sizes at which a step takes milliseconds. Keys that a choice does not have are left out by `tiny`.
 SMALL = {
-    "encoder": {"d_model": 32, "d_hidden": 24, "n_layers": 1, "n_heads": 2, "kernel_size": 7, "subsampling_channels": 8},
+    "encoder": {
+        "d_model": 32,
+        "d_hidden": 24,
+        "n_layers": 1,
+        "n_heads": 2,
+        "kernel_size": 7,
+        "subsampling_channels": 8,
+    },
     "frontend": {"n_mels": 24},
     "augment": {"max_freq": 4, "max_time": 8},
 }

@@ -20,7 +20,14 @@ EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "experiments")
 def test_every_group_is_in_the_schema_and_back():
     from asr_lab.schema import Config
 
-    fields = set(Config.__dataclass_fields__) - {"experiment", "question", "seed", "max_nonfinite_steps", "runtime", "grid"}
+    fields = set(Config.__dataclass_fields__) - {
+        "experiment",
+        "question",
+        "seed",
+        "max_nonfinite_steps",
+        "runtime",
+        "grid",
+    }
     assert fields == set(GROUPS) - {"debug"} | {"data"}
 
 
@@ -105,7 +112,7 @@ def test_missing_value_is_found(tones):
 
 def test_corpus_that_is_not_there_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.delenv("ASR_LAB_DATA", raising=False)
-    with pytest.raises(DataError, match="ASR_LAB_DATA is not set.*AN4 is free"):
+    with pytest.raises(DataError, match=r"ASR_LAB_DATA is not set.*AN4 is free"):
         make(resolved(composed("data=an4")), "data")
     monkeypatch.setenv("ASR_LAB_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"an4/manifest.jsonl is not there.*AN4 is free"):

@@ -29,9 +29,8 @@ def corpus(tmp_path):
 
     def change(index: int | None = None, **values):
         rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-        for i, row in enumerate(rows):
-            if index is None or i == index:
-                row |= values
+        for row in rows if index is None else rows[index : index + 1]:
+            row.update(values)
         manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return manifest
 

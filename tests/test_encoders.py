@@ -97,7 +97,7 @@ class TestEveryEncoder:
         encoder = make_encoder(name)
         feats, lens = batch([40, 23])
         with torch.autocast("cpu", torch.bfloat16):
-            hidden, out_lens = encoder(feats * 10, lens)
+            hidden, _ = encoder(feats * 10, lens)
         assert torch.isfinite(hidden).all()
 
 

@@ -1,4 +1,4 @@
-"""Errors for people. Each message says which key or file, what came, and what to do; the command line prints it and exits 2."""
+"""Errors for people: which key or file, what came, what to do. The command line prints the line and exits 2."""
 
 import errno
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """True for the ways in which a full disk, quota or read-only folder shows itself, PyTorch's own wrapper included."""
+    """True for the ways in which a full disk, quota or read-only folder shows itself, also inside PyTorch."""
     for e in (error, error.__cause__, error.__context__):
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             return True

@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from asr_lab.clipping import Clipper, global_norm, gradients
+from asr_lab.decoders import Decoder
+from asr_lab.encoders import Encoder
 from asr_lab.errors import DataError, ExplodedError
 from asr_lab.metrics.wer import ErrorRates, utterance_errors
 from asr_lab.optim.groups import parameter_groups
@@ -25,8 +27,8 @@ class SpeechTask(LightningModule):
 
     def __init__(
         self,
-        encoder: nn.Module,
-        decoder: nn.Module,
+        encoder: Encoder,
+        decoder: Decoder,
         tokenizer: CharTokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
@@ -38,7 +40,7 @@ class SpeechTask(LightningModule):
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
         self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
         self.clipper, self.max_nonfinite_steps = clipper, max_nonfinite_steps
-        self.rates = nn.ModuleDict({"val_rates": ErrorRates(), "test_rates": ErrorRates()})
+        self.val_rates, self.test_rates = ErrorRates(), ErrorRates()  # one a split, reset after each epoch
         self.hyps: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
         self.validated_step = -1
         # Counts over the whole training, restored from a checkpoint: steps taken, clipped, skipped for non-finite.
@@ -61,13 +63,22 @@ class SpeechTask(LightningModule):
         losses = self.decoder.loss(hidden, lens, batch.labels, batch.label_lens)  # (B,)
         if torch.isinf(losses).any() and torch.isfinite(hidden).all():
             bad = ", ".join(i for i, bad in zip(batch.ids, torch.isinf(losses).tolist(), strict=True) if bad)
-            raise DataError(f"no alignment for {bad}: fewer encoder frames than labels need; `asr-lab data check` tells")
+            raise DataError(
+                f"no alignment for {bad}: fewer encoder frames than labels need; `asr-lab data check` tells"
+            )
         # Per label, not per utterance: the scale of gradients then depends little on how long the utterances are. With
         # labels as the weight, Lightning's mean over batches is the mean over the corpus.
         n_labels = batch.label_lens.sum()
         loss = losses.sum() / n_labels
         is_train = stage == "train"
-        self.log(f"{stage}/loss", loss, on_step=is_train, on_epoch=not is_train, batch_size=int(n_labels), sync_dist=not is_train)
+        self.log(
+            f"{stage}/loss",
+            loss,
+            on_step=is_train,
+            on_epoch=not is_train,
+            batch_size=int(n_labels),
+            sync_dist=not is_train,
+        )
         if stage != "train":
             self.score(batch, hidden, lens, stage)
         return loss
@@ -75,8 +86,11 @@ class SpeechTask(LightningModule):
     def score(self, batch: Batch, hidden: Tensor, lens: Tensor, stage: str) -> None:
         """Decode a batch, add its errors to the stage's metric and its rows to `hyps`."""
         rows = self.transcribe(batch, hidden, lens)
-        self.rates[f"{stage}_rates"].update(rows)
+        self.rates(stage).update(rows)
         self.hyps[stage] += rows
+
+    def rates(self, stage: str) -> ErrorRates:
+        return self.val_rates if stage == "val" else self.test_rates
 
     def transcribe(self, batch: Batch, hidden: Tensor, lens: Tensor) -> list[dict[str, Any]]:
         """One row an utterance: id, reference, hypothesis and their errors."""
@@ -101,7 +115,7 @@ class SpeechTask(LightningModule):
         self._log_rates("test")
 
     def _log_rates(self, stage: str) -> None:
-        metric = self.rates[f"{stage}_rates"]
+        metric = self.rates(stage)
         for name, value in metric.compute().items():
             # The metric has summed over processes itself; val/wer is on the bar because it chooses the checkpoint.
             self.log(f"{stage}/{name}", value, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)

@@ -1,4 +1,4 @@
-"""One run, from its frozen configuration to its result. `python -m asr_lab.train FOLDER` is how a cell's process starts."""
+"""One run, from its frozen configuration to its result. A cell's process is `python -m asr_lab.train FOLDER`."""
 
 import ctypes
 import logging
@@ -38,7 +38,7 @@ def train(run: Run) -> dict[str, Any]:
             return _train(run, start)
         except BaseException as error:
             error = _disk_full(error, run)
-            status = {ExplodedError: "exploded"}.get(type(error), "failed")
+            status = "exploded" if isinstance(error, ExplodedError) else "failed"
             if not isinstance(error, Exception):  # KeyboardInterrupt, SystemExit, a signal
                 status = "interrupted"
             _try_to_write(run, status=status, reason=_reason(error), finished=now())

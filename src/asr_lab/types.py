@@ -5,6 +5,7 @@ Counts are `n_*`, widths `d_*`, times `*_ms` or `*_s`. Lengths are always honour
 changes an output.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -23,11 +24,18 @@ class Batch(NamedTuple):
 
     def to(self, device, non_blocking: bool = False) -> "Batch":
         """The same batch on `device`; Lightning calls this."""
-        moved = [t.to(device, non_blocking=non_blocking) for t in self[:4]]
-        return Batch(*moved, *self[4:])
+        return self._each(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        return Batch(*[t.pin_memory() for t in self[:4]], *self[4:])
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return self._replace(
+            feats=change(self.feats),
+            feat_lens=change(self.feat_lens),
+            labels=change(self.labels),
+            label_lens=change(self.label_lens),
+        )
 
 
 class ClipReport(NamedTuple):

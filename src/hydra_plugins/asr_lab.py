@@ -17,7 +17,7 @@ class LocalLauncher(_LocalLauncher):
 
 
 class AsrLabSearchPath(SearchPathPlugin):
-    """Experiments are primary configs of their own; a user's ./conf adds choices. Other Hydra programs are left alone."""
+    """Experiments are primary configs of their own; ./conf adds a user's choices. Other Hydra programs see neither."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         ours = f"file://{paths.conf_dir()}"

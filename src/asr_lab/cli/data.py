@@ -1,6 +1,7 @@
 """`asr-lab data`: look at corpora before training on them."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import typer
@@ -34,7 +35,7 @@ def check(
     silent = {p.where for p in broken}
     for u in utterances:
         text, seconds = basic(u.text), max(u.duration, min_duration_s)
-        needed = len(text) + sum(a == b for a, b in zip(text, text[1:], strict=False))
+        needed = len(text) + sum(a == b for a, b in pairwise(text))
         problem = checks.frame_problem(u, int(seconds * 1000 / frame_ms) + 1, needed)
         if problem and u.id not in silent:
             problems.append(problem)

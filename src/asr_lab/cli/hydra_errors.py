@@ -20,7 +20,7 @@ def one_line(error: BaseException) -> str:
         from asr_lab.cli.sweep import experiments
 
         return f"no experiment '{match[1]}'{nearest(match[1], experiments())}"
-    first = text.split("Config search path")[0].split("\nSet the environment variable")[0]
+    first = text.split("Config search path", maxsplit=1)[0].split("\nSet the environment variable", maxsplit=1)[0]
     return " ".join(first.split())
 
 
@@ -47,7 +47,9 @@ def _known_keys(argv: list[str], bad: str) -> list[str]:
     from asr_lab.paths import conf_dir
 
     bad_ones = (bad, "hydra", "-")
-    groups = [a for a in argv if "=" in a and "," not in a and "." not in a.split("=")[0] and not a.startswith(bad_ones)]
+    groups = [
+        a for a in argv if "=" in a and "," not in a and "." not in a.split("=")[0] and not a.startswith(bad_ones)
+    ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", overrides=groups)

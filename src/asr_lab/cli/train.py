@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -62,7 +63,7 @@ def _job(cfg) -> float | None:
 
     from asr_lab.sweep.cell import frozen
 
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg: Any = HydraConfig.get()
     run = frozen(cfg, hydra_cfg, Path(hydra_cfg.runtime.output_dir))
     if cfg.trainer.devices == 1 or run.is_done():
         from asr_lab.train import train as train_here

@@ -10,7 +10,7 @@ from asr_lab.types import ClipReport
 
 
 class NormClipping:
-    """g <- g * min(1, threshold / ||g||_2) over all gradients together; direction kept (Pascanu et al. 2013, alg. 1)."""
+    """g <- g * min(1, threshold / ||g||_2), all gradients together; direction kept (Pascanu et al. 2013, alg. 1)."""
 
     def __init__(self, threshold: float):
         if not threshold > 0:
@@ -24,5 +24,5 @@ class NormClipping:
         # norm: on a GPU that would wait for the device at every step.
         scale = (self.threshold / (before + 1e-6)).clamp(max=1.0)
         if grads:
-            torch._foreach_mul_(grads, scale.to(grads[0].device))
+            torch._foreach_mul_(grads, scale.to(grads[0].device))  # pyright: ignore[reportPrivateImportUsage]
         return ClipReport(before, before * scale, scale < 1)

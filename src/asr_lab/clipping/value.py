@@ -22,6 +22,6 @@ class ValueClipping:
         before = global_norm(grads)
         largest = global_norm(grads, float("inf"))
         if grads:
-            torch._foreach_clamp_min_(grads, -self.threshold)
-            torch._foreach_clamp_max_(grads, self.threshold)
+            torch._foreach_clamp_min_(grads, -self.threshold)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_clamp_max_(grads, self.threshold)  # pyright: ignore[reportPrivateImportUsage]
         return ClipReport(before, global_norm(grads), largest > self.threshold)

@@ -1,5 +1,6 @@
 """Which utterances form a batch: buckets of similar duration, reproducible and the same for any number of workers."""
 
+import math
 import random
 from collections.abc import Iterator
 
@@ -11,9 +12,9 @@ from asr_lab.errors import ConfigError
 class DurationBuckets(Sampler):
     """Batches of at most `batch_seconds` of padded audio, drawn inside `n_buckets` duration buckets of equal seconds.
 
-    Yields `(epoch, [indices])`. Each epoch shuffles inside the buckets and then the batches, by (seed, epoch) alone; the
-    number of batches is the same in every epoch. With `world_size` processes each gets every world_size-th batch; in
-    training the list is filled up (by repeating its first batches) so that all processes take as many steps.
+    Yields `(epoch, [indices])`. Each epoch shuffles inside the buckets and then the batches, by (seed, epoch) alone;
+    the number of batches is the same in every epoch. With `world_size` processes each gets every world_size-th batch;
+    in training the list is filled up (by repeating its first batches) so that all processes take as many steps.
     `shuffle=False` gives the utterances in order of duration, every one exactly once.
     """
 
@@ -42,7 +43,7 @@ class DurationBuckets(Sampler):
     def __len__(self) -> int:
         n_batches = len(self._batches(self.epoch))
         if self.shuffle:
-            return -(-n_batches // self.world_size)
+            return math.ceil(n_batches / self.world_size)
         return len(range(self.rank, n_batches, self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
@@ -67,8 +68,8 @@ class DurationBuckets(Sampler):
     def _batches(self, epoch: int) -> list[list[int]]:
         rng = random.Random(f"batches {self.seed} {epoch}")
         batches = []
-        for bucket in self.buckets:
-            bucket = list(bucket)
+        for members in self.buckets:
+            bucket = list(members)
             if self.shuffle:
                 rng.shuffle(bucket)
             longest = max(self.durations[i] for i in bucket)

@@ -5,6 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def frame_problem(u: Utterance, n_frames: int, needed: int) -> Problem | None:
     if n_frames >= needed:
         return None
     detail = (
-        f"{n_frames} encoder frames for {needed} needed by {u.text[:60]!r} ({u.duration:.2f} s); correct the transcript, "
-        "remove the line, subsample less, or set data.min_duration_s"
+        f"{n_frames} encoder frames for {needed} needed by {u.text[:60]!r} ({u.duration:.2f} s); correct the "
+        "transcript, remove the line, subsample less, or set data.min_duration_s"
     )
     return Problem("too few frames", u.id, detail)
 
@@ -98,7 +99,9 @@ def split_problems(utterances: list[Utterance], wanted: Iterable[str]) -> Iterat
     for name in wanted:
         if found and not found[name]:
             have = ", ".join(f"{k} ({n})" for k, n in sorted(found.items()))
-            yield Problem("split without utterances", name, f'the manifest has {have}; add lines with "split": "{name}"')
+            yield Problem(
+                "split without utterances", name, f'the manifest has {have}; add lines with "split": "{name}"'
+            )
 
 
 def split_name(name: str | None) -> str | None:
@@ -131,10 +134,8 @@ def checked_once(utterances: list[Utterance], source: str, hint: str, sample_rat
     if stamp.exists():
         return
     raise_first(audio_problems(utterances, sample_rate, decode=False), source, hint)
-    try:
+    with suppress(OSError, AsrLabError):  # a read-only cache costs a second look next time, nothing else
         write_text(stamp, source + "\n")
-    except (OSError, AsrLabError):
-        pass  # a read-only cache costs a second look next time, nothing else
 
 
 def summary(path: Path, utterances: list[Utterance], problems: list[Problem]) -> dict[str, Any]:

@@ -76,9 +76,7 @@ class Corpus:
         return splits
 
 
-def carve(
-    utterances: list[Utterance], by: str, share: float, seed: int
-) -> tuple[list[Utterance], list[Utterance]]:
+def carve(utterances: list[Utterance], by: str, share: float, seed: int) -> tuple[list[Utterance], list[Utterance]]:
     """(rest, carved): at least `share` of the utterances, whole speakers where possible, the same for the same seed."""
     speakers = sorted({u.speaker for u in utterances if u.speaker})
     by_speaker = by == "speaker" and len(speakers) > 1 and all(u.speaker for u in utterances)

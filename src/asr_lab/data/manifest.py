@@ -85,7 +85,7 @@ def digest(utterances: list[Utterance]) -> str:
     return h.hexdigest()[:16]
 
 
-def _parse_line(line: str, where: str, folder: Path) -> Utterance | Problem:
+def _parse_line(line: str, where: str, folder: Path) -> Utterance | Problem:  # noqa: PLR0911  one return a mistake
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:

@@ -1,7 +1,7 @@
 """Encoders: `(feats (B,T,F), lens (B,)) -> (hidden (B,U,D), out_lens (B,))`, one file a family.
 
-The contract of every encoder: it takes `in_dim` (feature width), has `out_dim`, and `output_lengths(lens)` says how many
-encoder frames come of so many feature frames, before anything is run. Padding never changes a valid output.
+The contract of every encoder: it takes `in_dim` (feature width), has `out_dim`, and `output_lengths(lens)` says how
+many encoder frames come of so many feature frames, before anything is run. Padding never changes a valid output.
 """
 
 from typing import Protocol

@@ -54,9 +54,10 @@ def reorder(x: Tensor, index: Tensor) -> Tensor:
 
 def _lstm(in_dim: int, d_hidden: int) -> nn.LSTM:
     lstm = nn.LSTM(in_dim, d_hidden, batch_first=True)
-    nn.init.orthogonal_(lstm.weight_hh_l0)
-    nn.init.zeros_(lstm.bias_hh_l0)
-    nn.init.zeros_(lstm.bias_ih_l0)
+    weights = dict(lstm.named_parameters())
+    nn.init.orthogonal_(weights["weight_hh_l0"])
+    nn.init.zeros_(weights["bias_hh_l0"])
+    nn.init.zeros_(weights["bias_ih_l0"])
     # Forget gates start open (Jozefowicz et al. 2015); PyTorch's gate order is i, f, g, o.
-    nn.init.ones_(lstm.bias_ih_l0[d_hidden : 2 * d_hidden])
+    nn.init.ones_(weights["bias_ih_l0"][d_hidden : 2 * d_hidden])
     return lstm

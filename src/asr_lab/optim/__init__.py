@@ -1,1 +1,1 @@
-"""Parameter groups and learning-rate schedules; the optimizers themselves come from torch.optim through conf/optimizer."""
+"""Parameter groups and schedules; the optimizers themselves come from torch.optim through conf/optimizer."""

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: step -> factor on the optimizer's lr. A schedule YAML is a partial that gets `total_steps`."""
+"""Learning-rate schedules: step -> factor on the optimizer's lr. Each YAML is a partial that gets `total_steps`."""
 
 import math
 from collections.abc import Callable

@@ -21,7 +21,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: a mandatory value is missing.
     """
-    keys = [k for k in cfg if k != "hydra"]
+    keys = [str(k) for k in cfg if k != "hydra"]
     try:
         plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:

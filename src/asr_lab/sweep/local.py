@@ -48,7 +48,9 @@ class LocalLauncher(Launcher):
         n_threads = max(1, cores // n_jobs)
         jobs = [self._freeze(list(o), initial_job_idx + i, n_threads) for i, o in enumerate(job_overrides)]
         todo = [run for run, _ in jobs if not run.is_done()]
-        print(f"{len(jobs)} cells, {len(jobs) - len(todo)} done already, {n_jobs} at a time", file=sys.stderr, flush=True)
+        print(
+            f"{len(jobs)} cells, {len(jobs) - len(todo)} done already, {n_jobs} at a time", file=sys.stderr, flush=True
+        )
         self._run_all(todo, n_jobs)
         failed = [run for run, _ in jobs if not run.is_done()]
         if failed:
@@ -67,7 +69,7 @@ class LocalLauncher(Launcher):
                 cfg.runtime.n_threads = n_threads
             cfg.runtime.quiet = True
         folder = (Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir).absolute()
-        task_cfg = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+        task_cfg = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
         run = frozen(task_cfg, cfg.hydra, folder)
         if not run.is_done():
             hydra_folder = folder / str(cfg.hydra.output_subdir)

@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from asr_lab.files import read_jsonl, write_jsonl
 
 
 class JsonlLogger(Logger):
-    """Appends `{"step", "epoch", "seconds", <metrics>}` rows; after a resume it first drops what came after the checkpoint."""
+    """Appends `{"step", "epoch", "seconds", <metrics>}` rows; a resume first drops what came after the checkpoint."""
 
     def __init__(self, path: Path, resume_step: int):
         super().__init__()

@@ -83,7 +83,6 @@ def finish(loggers: list[Logger], summary: dict[str, Any], failed: bool) -> None
             log.warning("W&B: not closed properly (%s); `wandb sync` completes it", _one_line(error))
 
 
-
 def _wandb(loggers: list[Logger]) -> list[WandbLogger]:
     return [logger for logger in loggers if isinstance(logger, WandbLogger)]
 
