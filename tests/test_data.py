@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_lab.build import build, build_data, make
+from asr_lab.build import build, make
+from asr_lab.build import build_data as _build_data
 from asr_lab.data import audio, check
 from asr_lab.data.batching import DurationBuckets
 from asr_lab.data.corpus import carve
@@ -35,6 +36,10 @@ def corpus(tmp_path):
         return manifest
 
     return change
+
+
+def build_data(config):
+    return _build_data(config, make(config, "frontend"), make(config, "augment"), make(config, "batching"))
 
 
 def config_of(manifest, *overrides):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from asr_lab.data import espeak, spoken_numbers
+from asr_lab.data.channel import Channel, transmit
 from asr_lab.data.manifest import read_manifest
 from asr_lab.data.number_grammar import MAX_WORDS, VOCABULARY, phrases, spell, spell_ordinal
 from asr_lab.errors import DataError
@@ -131,8 +132,8 @@ def test_a_wrong_parameter_is_named(tmp_path, key, value):
 def test_the_channel_keeps_pitch_and_sets_level_and_noise(sample_rate):
     seconds = np.arange(espeak.SAMPLE_RATE) / espeak.SAMPLE_RATE
     tone = (8_000 * np.sin(2 * np.pi * 1_000 * seconds)).astype(np.int16)
-    channel = spoken_numbers.Channel(level_db=-26, snr_db=30, lead_s=0.25, tail_s=0.25, noise_seed=1)
-    pcm = spoken_numbers._transmit(tone, sample_rate, channel)
+    channel = Channel(level_db=-26, snr_db=30, lead_s=0.25, tail_s=0.25, noise_seed=1)
+    pcm = transmit(tone, sample_rate, channel, 0.0)
     assert pcm.dtype == np.int16
     assert len(pcm) / sample_rate == pytest.approx(1.5, abs=0.03)
     middle, lead = pcm[sample_rate // 2 : sample_rate] / 32768, pcm[: sample_rate // 5] / 32768

@@ -4,13 +4,16 @@ import importlib
 import inspect
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from asr_lab.augment import Augment
 from asr_lab.data.speech import SpeechData
 from asr_lab.errors import ConfigError, nearest
+from asr_lab.frontend import Frontend
 from asr_lab.task import SpeechTask
 
 # What build.py itself passes to the partial of each group.
@@ -41,38 +44,38 @@ def build(config: dict[str, Any]) -> Parts:
         DataError: the corpus is missing or wrong.
     """
     check(config)
-    data = build_data(config)
-    task = build_task(config, data)
-    data.check_frames(task.encoder.output_lengths, task.decoder.min_frames)  # pyright: ignore
-    return Parts(data, task)
-
-
-def build_data(config: dict[str, Any]) -> SpeechData:
-    corpus = make(config, "data")
-    tokenizer = make(config, "tokenizer")(train_texts=[u.text for u in corpus.splits["train"]])
-    return SpeechData(
-        corpus=corpus,
-        frontend=make(config, "frontend"),
-        augment=make(config, "augment"),
-        tokenizer=tokenizer,
-        batching=make(config, "batching"),
-        seed=config["seed"],
-        n_workers=config["runtime"]["n_workers"],
-    )
-
-
-def build_task(config: dict[str, Any], data: SpeechData) -> SpeechTask:
-    encoder = call(config, "encoder", in_dim=data.frontend.out_dim)
+    # What is quick to build comes first: a wrong threshold should not wait for a corpus.
+    frontend, augment, batching = (make(config, group) for group in ("frontend", "augment", "batching"))
+    optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
+    encoder = call(config, "encoder", in_dim=frontend.out_dim)
+    data = build_data(config, frontend, augment, batching)
     decoder = call(config, "decoder", in_dim=encoder.out_dim, n_labels=len(data.tokenizer))
-    return SpeechTask(
+    data.check_frames(encoder.output_lengths, decoder.min_frames)
+    task = SpeechTask(
         encoder=encoder,
         decoder=decoder,
         tokenizer=data.tokenizer,
-        optimizer=make(config, "optimizer"),
+        optimizer=optimizer,
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
-        schedule=make(config, "schedule"),
-        clipper=make(config, "clipping"),
+        schedule=schedule,
+        clipper=clipper,
         max_nonfinite_steps=config["max_nonfinite_steps"],
+    )
+    return Parts(data, task)
+
+
+def build_data(config: dict[str, Any], frontend: Frontend, augment: Augment, batching: Callable) -> SpeechData:
+    """The corpus of a configuration with its tokenizer, checked, behind the given front-end."""
+    corpus = make(config, "data")
+    tokenizer = call(config, "tokenizer", train_texts=[u.text for u in corpus.splits["train"]])
+    return SpeechData(
+        corpus=corpus,
+        frontend=frontend,
+        augment=augment,
+        tokenizer=tokenizer,
+        batching=batching,
+        seed=config["seed"],
+        n_workers=config["runtime"]["n_workers"],
     )
 
 
@@ -139,7 +142,7 @@ def _check_value(value: Any, p: inspect.Parameter, where: str, name: str) -> Non
         or (value is None and kinds <= {int, float, bool, str})
     )
     if wrong:
-        wanted = " or ".join(sorted(k.__name__ for k in kinds))
+        wanted = " or ".join(sorted(k.__name__ for k in kinds - {types.NoneType}))
         raise ConfigError(f"{where}: {name} wants {p.name} as {wanted}, {value!r} came")
 
 
@@ -167,4 +170,4 @@ def _is_union(annotation: Any) -> bool:
 
 _NUMBERS = {int, float, bool, types.NoneType}
 
-__all__ = ["Parts", "build", "build_data", "build_task", "call", "check", "make"]
+__all__ = ["Parts", "build", "build_data", "call", "check", "make"]

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class AsrLabError(ValueError):
@@ -34,6 +34,8 @@ def nearest(word: str, options: Iterable[str]) -> str:
     known = sorted(options)
     close = get_close_matches(word, known, n=3, cutoff=0.6)
     if close:
+        likeness = [SequenceMatcher(None, word, c).ratio() for c in close]
+        close = [c for c, r in zip(close, likeness, strict=True) if r > likeness[0] - 0.1]
         return "; did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     return f"; choose from: {', '.join(known)}" if known else ""
 

@@ -9,6 +9,10 @@ from typing import Any, BinaryIO
 
 from asr_lab.errors import DiskFullError, is_disk_full
 
+# Read once: reading means setting, and two threads that do so at once can leave it at 0.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     """Write through a temporary file in the same folder, flush to disk, rename over `path`.
@@ -25,8 +29,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
             write(f)  # pyright: ignore[reportArgumentType]
             f.flush()
             os.fsync(f.fileno())
-        mode = 0o666 & ~_umask()
-        os.chmod(temporary, mode)  # mkstemp makes 0600, which a group on a cluster could not read
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes 0600, which a group on a cluster could not read
         os.replace(temporary, path)
     except BaseException as error:
         if temporary and os.path.exists(temporary):
@@ -68,9 +71,3 @@ def read_jsonl(path: Path) -> list[dict]:
                 break
             raise ValueError(f"{path}:{number}: not a JSON object ({error.msg})") from error
     return rows
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

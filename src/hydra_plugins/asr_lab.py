@@ -20,8 +20,8 @@ class AsrLabSearchPath(SearchPathPlugin):
     """Experiments are primary configs of their own; ./conf adds a user's choices. Other Hydra programs see neither."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        ours = f"file://{paths.conf_dir()}"
-        if not any(item.path == ours for item in search_path.get_path()):
+        ours = str(paths.conf_dir())
+        if not any(item.path and item.path.removeprefix("file://") == ours for item in search_path.get_path()):
             return
         if own := paths.user_conf_dir():
             search_path.prepend("asr_lab-user", f"file://{own.resolve()}", anchor="main")

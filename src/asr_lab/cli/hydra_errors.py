@@ -21,7 +21,7 @@ def one_line(error: BaseException) -> str:
 
         return f"no experiment '{match[1]}'{nearest(match[1], experiments())}"
     first = text.split("Config search path", maxsplit=1)[0].split("\nSet the environment variable", maxsplit=1)[0]
-    return " ".join(first.split())
+    return " ".join(first.partition("expecting {")[0].partition("See https")[0].split())
 
 
 def _hint(word: str, options: list[str]) -> str:

@@ -41,7 +41,10 @@ def run_hydra(argv: list[str]) -> None:
             if not any(a.startswith(f"hydra/{part}=") for a in argv):
                 argv = [*argv, f"hydra/{part}={ours}"]
     sys.argv = ["asr-lab", *argv]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+    except _Failed as failed:
+        raise failed.error from None
 
 
 def complete(argv: list[str]) -> int:
@@ -57,8 +60,27 @@ def complete(argv: list[str]) -> int:
     return 0
 
 
+class _Failed(BaseException):
+    """Carries an error past Hydra, which would print lines of its own about an Exception."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+
 def _job(cfg) -> float | None:
     """What Hydra calls for one composed configuration."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    try:
+        return _run(cfg)
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # another launcher's job: the others go on
+            raise
+        raise _Failed(error) from None
+
+
+def _run(cfg) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from asr_lab.sweep.cell import frozen

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import secrets
 import shutil
@@ -22,6 +21,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from asr_lab.data import espeak
+from asr_lab.data.channel import Channel, shortest, transmit
 from asr_lab.data.number_grammar import phrases
 from asr_lab.errors import DataError, DiskFullError, is_disk_full
 from asr_lab.files import write_json, write_jsonl
@@ -29,20 +29,10 @@ from asr_lab.files import write_json, write_jsonl
 if TYPE_CHECKING:
     import numpy as np
 
-GENERATOR_VERSION = 1  # raise it with every change that can change a sample or a transcript
+GENERATOR_VERSION = 2  # raise it with every change that can change a sample or a transcript
 SHARD_SIZE = 100  # utterances of one process; part of the corpus' identity
 SPLITS = ("train", "val", "test")
 MAX_SPEAKERS = len(espeak.HIGH_VOICES) + len(espeak.LOW_VOICES)
-
-
-class Channel(NamedTuple):
-    """What lies between a mouth and a file."""
-
-    level_db: float  # RMS of the speech relative to full scale; less where a peak would clip
-    snr_db: float  # speech over stationary white noise
-    lead_s: float  # seconds of noise alone before the speech
-    tail_s: float  # ... and after it
-    noise_seed: int
 
 
 class Take(NamedTuple):
@@ -239,7 +229,7 @@ def _record(building: Path, take: Take, speech: "np.ndarray", sample_rate: int) 
 
     import soundfile
 
-    pcm = _transmit(speech, sample_rate, take.channel)
+    pcm = transmit(speech, sample_rate, take.channel, shortest(take.text))
     encoded = io.BytesIO()  # written by Python, which says so when the disk is full; libsndfile does not
     soundfile.write(encoded, pcm, sample_rate, format="FLAC", subtype="PCM_16")
     path = Path("audio", f"{take.id}.flac")
@@ -256,23 +246,3 @@ def _record(building: Path, take: Take, speech: "np.ndarray", sample_rate: int) 
         "sample_rate": sample_rate,
         "digest": hashlib.sha256(pcm.astype("<i2").tobytes() + take.text.encode()).hexdigest()[:16],
     }
-
-
-def _transmit(speech: "np.ndarray", sample_rate: int, channel: Channel) -> "np.ndarray":
-    """int16 speech (S,) at eSpeak's rate, as a microphone would deliver it: int16 (S',) at `sample_rate`."""
-    import numpy as np
-
-    x = speech / 32768.0
-    loud = np.flatnonzero(np.abs(x) > 0.005 * np.abs(x).max())
-    x = x[loud[0] : loud[-1] + 1]
-    lead, tail = round(channel.lead_s * espeak.SAMPLE_RATE), round(channel.tail_s * espeak.SAMPLE_RATE)
-    tail += -(lead + len(x) + tail) % (espeak.SAMPLE_RATE // math.gcd(espeak.SAMPLE_RATE, sample_rate))
-    padded = np.pad(x, (lead, tail))  # to a length that is whole at both rates
-    # Resampling by cutting (or extending) the spectrum: exact for a signal that is silent at both ends, and it spares
-    # the import of scipy.signal, which takes longer than speaking a thousand utterances.
-    n = len(padded) * sample_rate // espeak.SAMPLE_RATE
-    y = np.fft.irfft(np.fft.rfft(padded)[: n // 2 + 1], n) * (n / len(padded))
-    rms = np.sqrt(np.sum(y**2) / (len(x) * sample_rate / espeak.SAMPLE_RATE))
-    gain = min(10 ** (channel.level_db / 20) / rms, 0.9 / np.abs(y).max())
-    noise = np.random.default_rng(channel.noise_seed).normal(0.0, rms * 10 ** (-channel.snr_db / 20), n)
-    return np.round(((y + noise) * gain).clip(-1, 1) * 32767).astype(np.int16)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -53,30 +54,29 @@ def render(folder: Path) -> dict[str, Path]:
 def table(folder: Path) -> Table:
     """The main table for the terminal; raises as `render` does."""
     summary = summarise(collect(Path(folder)))
-    out = Table(title=Text(summary.experiment.name), caption=Text(summary.answer), caption_justify="left")
-    for name in [
-        *(summary.swept or ["configuration"]),
-        "test WER %",
-        f"{level(summary.level)} interval",
-        "to best",
-        "CER %",
-        "seeds",
-        "",
-    ]:
-        out.add_column(Text(name), justify="right" if "%" in name or name in ("seeds", "to best") else "left")
+    notes = [
+        f"{gap.partition(':')[0]}: {_short(gap.partition(':')[2])}" for c in summary.configurations for gap in c.gaps
+    ]
+    caption = "\n".join([summary.answer, *dict.fromkeys(notes)])
+    out = Table(title=Text(summary.experiment.name), caption=Text(caption), caption_justify="left", box=SIMPLE_HEAD)
+    wer = f"test WER % ({level(summary.level)})"
+    for name in [*(summary.swept or ["configuration"]), wer, "to best", "seeds", ""]:
+        out.add_column(Text(name), justify="right" if name in (wer, "seeds", "to best") else "left", no_wrap=True)
     for row in summary.configurations:
-        mark = "best" if row.best else "tied with best" if row.tied else ""
+        mark = "best" if row.best else "tied" if row.tied else ""
         cells = [
             *(row.factors.values() or ["all"]),
-            percent(row.wer.value),
-            between(row.wer) if row.done else "",
+            percent(row.wer.value) + (f" ({between(row.wer)})" if row.done else ""),
             between(row.delta, signed=True) if row.comparable and not row.best else "",
-            percent(row.cer.value),
             f"{len(row.done)}/{len(row.cells)}",
-            "; ".join(filter(None, (mark, *row.gaps))),
+            mark or ("" if row.done else "no result"),
         ]
         out.add_row(*map(Text, cells), style="bold" if row.best else "" if row.done else "dim")
     return out
+
+
+def _short(text: str, width: int = 160) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def results_csv(summary: Summary) -> str:
