@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from asr_lab import schema
+from asr_lab.cli import main
 from asr_lab.paths import conf_dir
 from asr_lab.run import Run
 from asr_lab.sweep.cell import factors, register_resolvers, resolved
@@ -133,6 +136,47 @@ def trained(tmp_path, tones):
         return run, train(run)
 
     return go
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def asr_lab(monkeypatch, capfd):
+    """`asr_lab(*args, cwd=..., **environment) -> Done`, in this process: imports are paid for once."""
+
+    def run(*args: str, cwd: Path, **env: str) -> Done:
+        capfd.readouterr()
+        with monkeypatch.context() as m:
+            m.chdir(cwd)
+            m.setattr(sys, "argv", ["asr-lab", *args])
+            m.setattr(sys, "orig_argv", [sys.executable, "-m", "asr_lab", *args])
+            for key, value in {"COLUMNS": "200", "ASR_LAB_DEBUG": "", "HYDRA_FULL_ERROR": "1", **env}.items():
+                m.setenv(key, value)
+            GlobalHydra.instance().clear()
+            code = 0
+            try:
+                main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Done(code, out, err)
+
+    return run
+
+
+def only_line(done: Done) -> str:
+    """The one line of a mistake."""
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("asr-lab: ")
+    return lines[0]
 
 
 def choices(group: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Score a finished run's checkpoint on named splits, apart from training."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,21 +76,3 @@ def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     everyone: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(everyone, rows)
     return [row for part in everyone for row in part]
-
-
-def find_run(name: str, outputs: Path = Path("outputs")) -> Run:
-    """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`.
-
-    Raises:
-        RunError: none or several fit.
-    """
-    folder = Path(name)
-    if (folder / "result.json").exists():
-        return Run.open(folder)
-    cells = {p.parent for p in outputs.glob("*/*/result.json")}
-    fits = sorted(c for c in cells if c.name.startswith(name) or c.name.rpartition("-")[2].startswith(name))
-    if len(fits) == 1:
-        return Run.open(fits[0])
-    if fits:
-        raise RunError(f"'{name}' fits {len(fits)} runs ({', '.join(str(f) for f in fits[:3])}, ...); give the folder")
-    raise RunError(f"no run '{name}'{nearest(name, [c.name for c in cells]) or '; outputs/ holds none'}")

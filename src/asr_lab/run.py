@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from asr_lab.errors import RunError
+from asr_lab.errors import RunError, nearest
 from asr_lab.files import write_json, write_text
 
 # Keys that cannot change a number: where things are, who watches, how many processes load data.
@@ -171,6 +171,24 @@ class Run:
         for path in list(self.folder.iterdir()):
             if not path.name.startswith(("previous-", ".lock", ".hydra")) and path != aside:
                 path.rename(aside / path.name)
+
+
+def find_run(name: str, outputs: Path = Path("outputs")) -> Run:
+    """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`.
+
+    Raises:
+        RunError: none or several fit.
+    """
+    folder = Path(name)
+    if (folder / "result.json").exists():
+        return Run.open(folder)
+    cells = {p.parent for p in outputs.glob("*/*/result.json")}
+    fits = sorted(c for c in cells if c.name.startswith(name) or c.name.rpartition("-")[2].startswith(name))
+    if len(fits) == 1:
+        return Run.open(fits[0])
+    if fits:
+        raise RunError(f"'{name}' fits {len(fits)} runs ({', '.join(str(f) for f in fits[:3])}, ...); give the folder")
+    raise RunError(f"no run '{name}'{nearest(name, [c.name for c in cells]) or '; outputs/ holds none'}")
 
 
 def now() -> str:

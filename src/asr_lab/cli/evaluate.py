@@ -16,10 +16,11 @@ def evaluate(
     outputs: Path = typer.Option(Path("outputs"), help="Where runs are kept."),
 ) -> None:
     """Score a run's checkpoint on splits; hypotheses go to evaluate/ in its folder, result.json stays as it is."""
-    from asr_lab.evaluate import evaluate as score
-    from asr_lab.evaluate import find_run
+    from asr_lab.run import find_run
 
     found = find_run(run, outputs)
+    from asr_lab.evaluate import evaluate as score
+
     for name, scores in score(found, split, checkpoint).items():
         values = "  ".join(f"{k} {100 * scores[k]:.2f} %" for k in ("wer", "cer"))
         print(f"{name}  {values}  loss {scores['loss']:.4f}  ({scores['utterances']:.0f} utterances, {checkpoint})")

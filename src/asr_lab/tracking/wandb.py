@@ -28,6 +28,9 @@ def wandb(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> l
             return []
         log.warning("W&B: not reachable (%s); logging offline, upload later with `wandb sync`", _one_line(error))
     try:
+        import wandb as client
+
+        client.teardown()  # its service keeps the run's id reserved after a failed start
         return [_start(run, project, True, init_timeout_s)]
     except Exception as error:
         log.warning("W&B: cannot write offline (%s); the run's own files go on", _one_line(error))

@@ -1,0 +1,129 @@
+"""A grid as a Hydra multirun: planned, frozen, run once, repeated without doing anything twice, failures told apart."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr_lab.files import read_jsonl
+
+from .conftest import only_line, tiny
+
+EXPERIMENT = """
+# Question: a test's
+defaults:
+  - config
+  - override encoder: bilstm
+  - override logger: none
+  - _self_
+experiment: tiny
+question: which clipping?
+grid:
+  clipping: [none, norm]
+  seed: [1, 2]
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, tones):
+    """A working directory in which the user's own experiment was run; (folder, arguments, first process)."""
+    here = tmp_path_factory.mktemp("sweep")
+    (here / "experiments").mkdir()
+    (here / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    overrides = [o for o in tiny(tones, "encoder=bilstm", "trainer.max_epochs=1") if not o.startswith("logger")]
+    done = subprocess.run(
+        [sys.executable, "-m", "asr_lab", "sweep", "tiny", *overrides],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return here, overrides, done
+
+
+def cells(here: Path) -> list[Path]:
+    return sorted(p.parent for p in (here / "outputs" / "tiny").glob("*/result.json"))
+
+
+def test_every_cell_ran_with_its_own_folder(swept, asr_lab):
+    here, _, done = swept
+    results = [json.loads((c / "result.json").read_text()) for c in cells(here)]
+    assert [r["status"] for r in results] == ["done"] * 4
+    assert {(r["factors"]["clipping"], r["factors"]["seed"]) for r in results} == {
+        (c, s) for c in ("none", "norm") for s in (1, 2)
+    }
+    assert all((c / ".hydra" / "overrides.yaml").exists() and (c / "train.log").exists() for c in cells(here))
+    assert "4 cells, 0 done already" in done.stderr
+    assert "[4/4] done" in done.stderr
+
+
+def test_the_plan_names_every_cell(swept, asr_lab):
+    here, _, _ = swept
+    plan = json.loads((here / "outputs" / "tiny" / "sweep.json").read_text())
+    assert plan["question"] == "which clipping?"
+    assert plan["command"].startswith("asr-lab sweep tiny")
+    assert plan["axes"] == {"clipping": ["none", "norm"], "seed": [1, 2]}
+    assert {c["name"] for c in plan["cells"]} == {c.name for c in cells(here)}
+
+
+def test_repeating_runs_nothing_and_extending_runs_the_rest(swept, asr_lab):
+    here, overrides, _ = swept
+    stamps = {c: (c / "result.json").stat().st_mtime_ns for c in cells(here)}
+    again = asr_lab("sweep", "tiny", *overrides, "seed=1,2,3", "clipping=norm", cwd=here)
+    assert again.returncode == 0, again.stderr
+    assert "3 cells, 2 done already" in again.stderr
+    assert len(cells(here)) == 5
+    assert all((c / "result.json").stat().st_mtime_ns == t for c, t in stamps.items())
+    plan = json.loads((here / "outputs" / "tiny" / "sweep.json").read_text())
+    assert len(plan["cells"]) == 5  # those of the first launch stay in the plan
+
+
+def test_the_report_reads_what_the_sweep_wrote(swept, asr_lab):
+    here, _, _ = swept
+    done = asr_lab("report", "tiny", cwd=here)
+    assert done.returncode == 0, done.stderr
+    folder = here / "outputs" / "tiny"
+    assert all((folder / name).exists() for name in ("report.md", "report.html", "results.csv"))
+    assert "which clipping?" in (folder / "report.md").read_text()
+    assert str(Path("outputs/tiny/report.html")) in done.stdout
+
+
+def test_a_failing_cell_stops_no_other_and_is_named(swept, asr_lab):
+    here, overrides, _ = swept
+    done = asr_lab("sweep", "tiny", *overrides, "clipping=norm", "clipping.threshold=-1,2", "seed=1", cwd=here)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert "1 of 2 cells did not finish" in last
+    assert "clipping.threshold must be positive, -1 came" in last
+    results = [json.loads((c / "result.json").read_text()) for c in cells(here)]
+    statuses = [r["status"] for r in results if "clipping.threshold" in r["factors"]]
+    assert sorted(statuses) == ["done", "failed"]
+    report = asr_lab("report", "tiny", cwd=here)
+    assert report.returncode == 0
+    assert "threshold must be positive" in (here / "outputs" / "tiny" / "report.md").read_text()
+
+
+def test_mistakes_in_a_grid_start_nothing(swept, asr_lab):
+    here, overrides, _ = swept
+    before = len(cells(here))
+    assert "no such choice" in only_line(asr_lab("sweep", "tiny", *overrides, "clipping=norm,nrom", cwd=here))
+    assert "no such key" in only_line(asr_lab("sweep", "tiny", *overrides, "clipping.treshold=1,2", cwd=here))
+    bad = EXPERIMENT.replace("seed: [1, 2]", "seed: 3")
+    (here / "experiments" / "bad.yaml").write_text(bad)
+    only_line(asr_lab("sweep", "bad", *overrides, cwd=here))
+    assert len(cells(here)) == before
+
+
+def test_plain_hydra_multirun_with_another_launcher(swept, asr_lab):
+    here, overrides, _ = swept
+    args = ["train", "-m", *overrides, "hydra/launcher=basic", "experiment=plain", "seed=1,2", "logger=none"]
+    done = asr_lab(*args, cwd=here)
+    assert done.returncode == 0, done.stderr
+    results = list((here / "outputs" / "plain").glob("*/result.json"))
+    assert len(results) == 2
+    for path in results:
+        assert json.loads(path.read_text())["status"] == "done"
+        assert read_jsonl(path.parent / "metrics.jsonl")
