@@ -29,7 +29,11 @@ PAGES += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))
 
 TINY_RUN = ["trainer.max_steps=2", "batching.batch_seconds=8", "runtime.n_threads=1", "runtime.quiet=true"]
 TINY_CORPUS = ["data.n_train=16", "data.n_val=6", "data.n_test=6", "data.n_speakers=6"]
-QUICK = {"smoke": ["clipping=norm", "seed=1"], "gru_clipping": ["seed=1"], "thresholds": ["seed=1"]}
+QUICK = {
+    "smoke": ["clipping=norm", "seed=1"],
+    "gru_clipping": ["seed=1"],
+    "thresholds": ["seed=1", "clipping.threshold=0.1,1.0"],
+}
 # Where no override can be appended.
 SMALLER = {"n_train=600": "n_train=6", "n_val=80": "n_val=3", "n_test=120": "n_test=3", "n_speakers=20": "n_speakers=6"}
 # What a page takes for granted, made before its first block.

@@ -48,9 +48,8 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path):
     uv = Path(sys.executable).parent / "uv"
     if not uv.exists():
         pytest.skip("uv is not in this environment")
-    built = subprocess.run(
-        [uv, "build", "--wheel", "--out-dir", tmp_path, ROOT], capture_output=True, text=True, check=False
-    )
+    command = [uv, "build", "--wheel", "--out-dir", tmp_path, ROOT]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     [wheel] = tmp_path.glob("*.whl")
     target = tmp_path / "site"

@@ -26,6 +26,8 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         AsrLabError: something a person can mend; the run's status is `failed` (or `exploded`).
     """
+    if not _is_main():  # another rank of a run that the first one holds and writes
+        return _train(run, time.monotonic())
     with run.locked():
         if run.is_done():
             result = run.result()
@@ -62,12 +64,13 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     pl.seed_everything(config["seed"], verbose=False)
     peak_memory_mb(reset=True)
     parts = build(config)
-    run.write_result(data={"digest": parts.data.corpus.digests()}, environment=environment())
+    is_main = _is_main()
+    if is_main:
+        run.write_result(data={"digest": parts.data.corpus.digests()}, environment=environment())
 
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step = _checkpoint_step(resume) if resume else 0
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
-    is_main = int(os.environ.get("LOCAL_RANK", "0")) == 0
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
@@ -170,6 +173,11 @@ def _checkpoint_step(path: Path) -> int:
     import torch
 
     return torch.load(path, map_location="cpu", weights_only=False)["global_step"]
+
+
+def _is_main() -> bool:
+    """False in the processes that Lightning starts for the further ranks of a distributed run."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
 def is_quiet(config: dict[str, Any]) -> bool:
