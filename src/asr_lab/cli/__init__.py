@@ -50,9 +50,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader (head, less) has gone
         sys.stdout = None
         sys.exit(0)
-    except KeyboardInterrupt:
-        print("asr-lab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if os.environ.get("ASR_LAB_DEBUG"):
             traceback.print_exc()

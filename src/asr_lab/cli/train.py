@@ -45,6 +45,9 @@ def run_hydra(argv: list[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
     except _Failed as failed:
         raise failed.error from None
+    except KeyboardInterrupt:  # said here: Typer would end without a word
+        print("asr-lab: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 def complete(argv: list[str]) -> int:
