@@ -45,7 +45,8 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
     result = train(run)
     assert result["status"] == "done"
-    assert result["factors"].get(group, choice) == choice
+    if group in run.config:  # debug and logger change other groups, or no number
+        assert result["factors"].get(group, choice) == choice
     assert result["steps"] == 2
     assert result["parameters"] > 1000
     assert {"val/wer", "test/wer", "test/cer", "test/loss"} <= result["metrics"].keys()

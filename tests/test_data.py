@@ -256,7 +256,14 @@ DURATIONS = [0.5 + 0.07 * (i * 37 % 101) for i in range(101)]
 
 
 def buckets(**changes) -> DurationBuckets:
-    values = {"durations": DURATIONS, "shuffle": True, "seed": 3, "batch_seconds": 20.0, "n_buckets": 6}
+    values = {
+        "durations": DURATIONS,
+        "shuffle": True,
+        "seed": 3,
+        "batch_seconds": 20.0,
+        "n_buckets": 6,
+        "reshuffle": True,
+    }
     return DurationBuckets(**{**values, **changes})
 
 
@@ -280,6 +287,13 @@ def test_batches_stay_within_their_seconds_and_are_shuffled():
     assert len(first) == len(second)
     assert list(buckets(seed=4)) != first
     assert list(buckets()) == first
+
+
+def test_batches_can_stay_the_same():
+    sampler = buckets(reshuffle=False)
+    first = [b for _, b in sampler]
+    sampler.set_epoch(5)
+    assert [b for _, b in sampler] == first
 
 
 def padding(sampler) -> float:

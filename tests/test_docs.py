@@ -310,15 +310,20 @@ def test_the_guide_lists_every_kind_of_problem():
     assert sorted(said) == sorted(kinds)
 
 
-def test_the_guide_lists_every_field_of_a_run(trained):
-    run, result = trained("encoder=bilstm", "trainer.log_every_n_steps=1")
+def test_the_guide_lists_every_field_of_a_run(tmp_path, commands):
+    one_run = [str(commands / "asr-lab"), "train", "encoder=bilstm_small", "trainer.log_every_n_steps=1"]
+    subprocess.run(one_run, cwd=tmp_path, capture_output=True, check=True)
+    [folder] = (tmp_path / "outputs" / "adhoc").iterdir()
+    result = json.loads((folder / "result.json").read_text())
     said = [name for field, _ in table("docs/guide.md", "Fields of `result.json`") for name in words(field)]
     assert sorted(said) == sorted(result)
     text = (ROOT / "docs/guide.md").read_text()
-    rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
-    rows.append(json.loads(run.hyps_file("test").read_text().splitlines()[0]))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows.append(json.loads((folder / "hyps.test.jsonl").read_text().splitlines()[0]))
     logged = set().union(*rows, result["metrics"])
     assert [key for key in sorted(logged) if f"`{key}`" not in text] == []
+    files = {p.name for p in folder.iterdir()} - {".lock"}
+    assert [name for name in sorted(files) if f"`{name}" not in text] == []
 
 
 HELP = [b for b in BLOCKS["docs/cli.md"] if b.title and b.title.endswith("--help")]

@@ -44,7 +44,7 @@ def test_small_corpora_are_learnt(corpus, tmp_path):
 
 
 def test_an_installed_wheel_works_from_any_folder(tmp_path):
-    """conf/ and experiments/ travel inside the package; only the package itself is installed, beside this environment."""
+    """conf/ and experiments/ travel inside the package; it alone is installed, beside this environment."""
     uv = Path(sys.executable).parent / "uv"
     if not uv.exists():
         pytest.skip("uv is not in this environment")

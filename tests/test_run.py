@@ -64,6 +64,28 @@ def test_metrics_rows_have_steps_and_norms(trained):
     assert all(r["train/grad_norm_after"] <= 1.0 + 1e-5 for r in clipped)  # conf/clipping/norm.yaml
 
 
+def test_costs_are_of_the_whole_training_not_of_the_best_checkpoint(trained, monkeypatch):
+    """Scoring with the best checkpoint restores callbacks: what they counted is read before."""
+    from asr_lab.metrics.wer import ErrorRates
+
+    real, calls = ErrorRates.compute, []
+
+    def compute(self):
+        calls.append(1)
+        return real(self) | ({"wer": torch.tensor(0.0)} if len(calls) == 1 else {})  # the first epoch looks best
+
+    monkeypatch.setattr(ErrorRates, "compute", compute)
+    overrides = ["encoder=bilstm", "trainer.log_every_n_steps=1", "trainer.max_epochs=4", "clipping.threshold=12"]
+    run, result = trained(*overrides)
+    assert result["best"]["epoch"] == 0
+    logged = [row["train/clipped"] for row in read_jsonl(run.metrics_file) if "train/clipped" in row]
+    assert len(logged) == result["steps"]
+    assert 0 < sum(logged) < len(logged)
+    assert result["metrics"]["train/clipped"] == pytest.approx(sum(logged) / len(logged))
+    last = torch.load(run.last_checkpoint, weights_only=False)
+    assert result["seconds"]["train"] == pytest.approx(last["callbacks"]["Meter"]["train_seconds"], abs=1e-3)
+
+
 def test_done_is_done(trained, tones, tmp_path):
     run, first = trained("encoder=bilstm")
     before = run.result_file.stat().st_mtime_ns

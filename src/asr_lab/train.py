@@ -90,7 +90,14 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         trainer.fit(parts.task, loaders["train"], loaders["val"], ckpt_path=resume, weights_only=False)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        steps, epochs = trainer.global_step, trainer.current_epoch
+        # Read now: scoring restores callbacks and counts of the best checkpoint.
+        training = {
+            "seconds": {"train": round(meter.train_seconds, 3)},
+            "audio_seconds_per_second": round(meter.audio_seconds_per_second, 2),
+            "steps": trainer.global_step,
+            "epochs": trainer.current_epoch,
+        }
+        counts = dict(parts.task.counts)
         _keep_unvalidated_end(trainer, parts.task, loaders["val"], best, run)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
@@ -98,22 +105,19 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         failed = False
     finally:
         wandb.finish(watchers, {} if failed else metrics, failed)
-    counts = parts.task.counts
     metrics["train/clipped"] = counts["clipped"] / max(1, counts["steps"])
     metrics["train/nonfinite"] = counts["nonfinite"]
     result = {
         "status": "done",
         "metrics": metrics,
         "parameters": sum(p.numel() for p in parts.task.parameters()),
-        "seconds": {"train": round(meter.train_seconds, 3), "total": round(time.monotonic() - start, 3)},
-        "audio_seconds_per_second": round(meter.audio_seconds_per_second, 2),
+        **training,
         "peak_memory_mb": round(peak_memory_mb(), 1),
-        "steps": steps,
-        "epochs": epochs,
         "resumed_at_step": resume_step,
         "best": _best(run),
         "finished": now(),
     }
+    result["seconds"]["total"] = round(time.monotonic() - start, 3)
     return run.write_result(**result) if trainer.is_global_zero else result
 
 
@@ -208,6 +212,11 @@ def keep_freed_memory() -> None:
         pass
 
 
+def end_on_sigterm() -> None:
+    """SIGTERM (a scheduler, a person) ends this process with status 143 and its run as `interrupted`."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def _disk_full(error: BaseException, run: Run) -> BaseException:
     if is_disk_full(error) and not isinstance(error, DiskFullError):
         full = DiskFullError(f"{run.folder}: no space left while writing; free some, then run again to go on")
@@ -232,14 +241,19 @@ def _try_to_write(run: Run, **changes: Any) -> None:
 def _quieten() -> None:
     """Lightning's hints are for people who write their own training scripts."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for pattern in (".*does not have many workers.*", ".*checkpoint directory.*exists.*", ".*is not a.*Tensor.*"):
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*checkpoint directory.*exists.*",
+        ".*is not a.*Tensor.*",
+        ".*LeafSpec.*",
+    ):
         warnings.filterwarnings("ignore", pattern)
 
 
 def main(folder: str) -> int:
     """Exit status of one cell's process: 0 done, 2 for what a person can mend, 1 for anything else."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_on_sigterm()
     try:
         train(Run.open(Path(folder)))
     except AsrLabError as error:

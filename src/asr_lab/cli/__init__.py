@@ -43,6 +43,8 @@ def main() -> None:
     for module in (train, sweep, report, evaluate, data):
         module.add(app)
     argv = sys.argv[1:]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own parts live there; `python -m asr_lab` has it already
     if argv[:1] in (["-sc"], ["--shell-completion"]):
         sys.exit(train.complete(argv))
     try:

@@ -19,8 +19,13 @@ def evaluate(
     from asr_lab.run import find_run
 
     found = find_run(run, outputs)
-    from asr_lab.evaluate import evaluate as score
+    import torch
 
+    from asr_lab.evaluate import evaluate as score
+    from asr_lab.train import keep_freed_memory, n_threads
+
+    keep_freed_memory()
+    torch.set_num_threads(n_threads(found.config["runtime"]["n_threads"]))
     for name, scores in score(found, split, checkpoint).items():
         values = "  ".join(f"{k} {100 * scores[k]:.2f} %" for k in ("wer", "cer"))
         print(f"{name}  {values}  loss {scores['loss']:.4f}  ({scores['utterances']:.0f} utterances, {checkpoint})")

@@ -22,7 +22,8 @@ def sweep(
     """
     from asr_lab.cli.train import run_hydra
 
-    run_hydra([*location(experiment), "-m", *ctx.args])
+    looking = {"--cfg", "-c", "--info", "-i", "--hydra-help"} & set(ctx.args)  # at one cell, without running any
+    run_hydra([*location(experiment), *([] if looking else ["-m"]), *ctx.args])
 
 
 def location(experiment: str) -> list[str]:

@@ -15,7 +15,8 @@ class DurationBuckets(Sampler):
     Yields `(epoch, [indices])`. Each epoch shuffles inside the buckets and then the batches, by (seed, epoch) alone;
     the number of batches is the same in every epoch. With `world_size` processes each gets every world_size-th batch;
     in training the list is filled up (by repeating its first batches) so that all processes take as many steps.
-    `shuffle=False` gives the utterances in order of duration, every one exactly once.
+    `reshuffle=False` repeats the first epoch's batches. `shuffle=False` gives the utterances in order of duration,
+    every one exactly once.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class DurationBuckets(Sampler):
         seed: int,
         batch_seconds: float,
         n_buckets: int,
+        reshuffle: bool,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -34,6 +36,7 @@ class DurationBuckets(Sampler):
             )
         self.durations, self.shuffle, self.seed = durations, shuffle, seed
         self.batch_seconds, self.rank, self.world_size = batch_seconds, rank, world_size
+        self.reshuffle = reshuffle
         self.epoch = 0
         self.buckets = self._buckets(n_buckets)
 
@@ -66,7 +69,7 @@ class DurationBuckets(Sampler):
         return buckets
 
     def _batches(self, epoch: int) -> list[list[int]]:
-        rng = random.Random(f"batches {self.seed} {epoch}")
+        rng = random.Random(f"batches {self.seed} {epoch if self.reshuffle else 0}")
         batches = []
         for members in self.buckets:
             bucket = list(members)

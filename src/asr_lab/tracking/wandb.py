@@ -1,6 +1,7 @@
 """Weights & Biases, offline or online, through Lightning's WandbLogger; it never ends a training."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def wandb(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> l
 
 
 def _start(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> WandbLogger:
+    os.environ.setdefault("WANDB_SILENT", "true")  # Lightning passes a setting that the client warns about each time
     import wandb as client
 
     settings = client.Settings(
