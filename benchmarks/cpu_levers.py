@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from asr_lab.encoders.bilstm import BiLstmEncoder
 from asr_lab.encoders.conformer import ConformerEncoder
 from asr_lab.layers.dropout import Dropout
-from asr_lab.train import keep_freed_memory
+from asr_lab.process import keep_freed_memory
 
 BATCH, FRAMES, WIDTH = 9, 270, 80  # 24 s of speech
 

@@ -1,18 +1,15 @@
 """One run, from its frozen configuration to its result. A cell's process is `python -m asr_lab.train FOLDER`."""
 
-import ctypes
 import logging
-import os
-import signal
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 from asr_lab.environment import environment, git_state, peak_memory_mb
 from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, is_disk_full
 from asr_lab.files import write_jsonl
+from asr_lab.process import end_on_sigterm, is_main_process, keep_freed_memory, n_threads, quieten
 from asr_lab.run import Run, now
 
 log = logging.getLogger(__name__)
@@ -26,7 +23,7 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         AsrLabError: something a person can mend; the run's status is `failed` (or `exploded`).
     """
-    if not _is_main():  # another rank of a run that the first one holds and writes
+    if not is_main_process():  # another rank of a run that the first one holds and writes
         return _train(run, time.monotonic())
     with run.locked():
         if run.is_done():
@@ -59,12 +56,12 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
 
-    _quieten()
+    quieten()
     torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
     pl.seed_everything(config["seed"], verbose=False)
     peak_memory_mb(reset=True)
     parts = build(config)
-    is_main = _is_main()
+    is_main = is_main_process()
     if is_main:
         run.write_result(data={"digest": parts.data.corpus.digests()}, environment=environment())
 
@@ -179,42 +176,8 @@ def _checkpoint_step(path: Path) -> int:
     return torch.load(path, map_location="cpu", weights_only=False)["global_step"]
 
 
-def _is_main() -> bool:
-    """False in the processes that Lightning starts for the further ranks of a distributed run."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
-
-
 def is_quiet(config: dict[str, Any]) -> bool:
     return config["runtime"]["quiet"] or not sys.stderr.isatty()
-
-
-def n_threads(wanted: int | str) -> int:
-    """A count of threads; `auto` is all cores that this process may use."""
-    if wanted == "auto":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not isinstance(wanted, int) or wanted < 1:
-        raise AsrLabError(f"runtime.n_threads is 'auto' or a positive count, {wanted!r} came")
-    return wanted
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to give freed memory back: a step then reuses its pages instead of faulting new ones in.
-
-    Measured 1.4 to 1.6 times faster steps on CPU; peak memory can grow. Does nothing on other C libraries.
-    """
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-        libc.mallopt(m_top_pad, 64 << 20)
-    except (OSError, AttributeError):
-        pass
-
-
-def end_on_sigterm() -> None:
-    """SIGTERM (a scheduler, a person) ends this process with status 143 and its run as `interrupted`."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _disk_full(error: BaseException, run: Run) -> BaseException:
@@ -236,18 +199,6 @@ def _try_to_write(run: Run, **changes: Any) -> None:
         run.write_result(**changes)
     except (AsrLabError, OSError) as error:
         log.warning("%s", error)
-
-
-def _quieten() -> None:
-    """Lightning's hints are for people who write their own training scripts."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for pattern in (
-        ".*does not have many workers.*",
-        ".*checkpoint directory.*exists.*",
-        ".*is not a.*Tensor.*",
-        ".*LeafSpec.*",
-    ):
-        warnings.filterwarnings("ignore", pattern)
 
 
 def main(folder: str) -> int:

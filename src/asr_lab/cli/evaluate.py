@@ -22,7 +22,7 @@ def evaluate(
     import torch
 
     from asr_lab.evaluate import evaluate as score
-    from asr_lab.train import keep_freed_memory, n_threads
+    from asr_lab.process import keep_freed_memory, n_threads
 
     keep_freed_memory()
     torch.set_num_threads(n_threads(found.config["runtime"]["n_threads"]))

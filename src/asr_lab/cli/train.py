@@ -91,7 +91,7 @@ def _run(cfg) -> float | None:
     hydra_cfg: Any = HydraConfig.get()
     run = frozen(cfg, hydra_cfg, Path(hydra_cfg.runtime.output_dir))
     if cfg.trainer.devices == 1 or run.is_done():
-        from asr_lab.train import end_on_sigterm
+        from asr_lab.process import end_on_sigterm
         from asr_lab.train import train as train_here
 
         end_on_sigterm()
