@@ -58,7 +58,13 @@ def table(folder: Path) -> Table:
         f"{gap.partition(':')[0]}: {_short(gap.partition(':')[2])}" for c in summary.configurations for gap in c.gaps
     ]
     caption = "\n".join([summary.answer, *dict.fromkeys(notes)])
-    out = Table(title=Text(summary.experiment.name), caption=Text(caption), caption_justify="left", box=SIMPLE_HEAD)
+    out = Table(
+        title=Text(summary.experiment.name),
+        caption=Text(caption),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     wer = f"test WER % ({level(summary.level)})"
     for name in [*(summary.swept or ["configuration"]), wer, "to best", "seeds", ""]:
         out.add_column(Text(name), justify="right" if name in (wer, "seeds", "to best") else "left", no_wrap=True)
