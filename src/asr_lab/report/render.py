@@ -63,7 +63,7 @@ def table(folder: Path) -> Table:
         caption=Text(caption),
         caption_justify="left",
         box=SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     wer = f"test WER % ({level(summary.level)})"
     for name in [*(summary.swept or ["configuration"]), wer, "to best", "seeds", ""]:
