@@ -11,7 +11,7 @@ from asr_lab.errors import ConfigError, DataError
 from asr_lab.paths import conf_dir
 from asr_lab.sweep.cell import resolved
 
-from .conftest import choices, composed, make_run, tiny
+from .conftest import RATE, choices, composed, make_run, tiny
 
 GROUPS = sorted(p.name for p in conf_dir().iterdir() if p.is_dir() and p.name not in ("hydra", "data"))
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
@@ -57,7 +57,7 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
 def test_corpus_gives_three_splits(corpus, tones):
     overrides = [f"data={corpus}"]
     if corpus == "manifest":
-        overrides.append(f"data.manifest={tones}")
+        overrides += [f"data.manifest={tones}", f"data.sample_rate={RATE}"]
     elif corpus == "spoken_numbers":
         pytest.importorskip("espeakng_loader", reason="extra 'synth' is not installed")
         overrides += ["data.n_train=6", "data.n_val=3", "data.n_test=3", "data.n_speakers=6"]

@@ -135,6 +135,7 @@ def _check_node(node: dict[str, Any], where: str, given: set[str]) -> None:
 def _check_value(value: Any, p: inspect.Parameter, where: str, name: str) -> None:
     """Catch a word where a number belongs and a fraction where a count does; leave what annotations do not say."""
     kinds = set(typing.get_args(p.annotation)) if _is_union(p.annotation) else {p.annotation}
+    kinds = {k for k in kinds if getattr(k, "__name__", "") != "Tensor"}  # YAML has none
     wrong = (
         (isinstance(value, str) and kinds <= _NUMBERS)
         or (isinstance(value, float) and kinds <= {int, types.NoneType})

@@ -60,7 +60,11 @@ def _start(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> 
         settings=settings,
         dir=str(run.folder),
     )
+    mode = os.environ.get("WANDB_MODE")
     experiment = logger.experiment  # starts the client now, so that a failure shows before training
+    # Lightning sets this for an offline run and leaves it: the next run of this process would be offline too.
+    if mode is None:
+        os.environ.pop("WANDB_MODE", None)
     experiment.define_metric("trainer/global_step")
     experiment.define_metric("*", step_metric="trainer/global_step")
     for key, summary in BEST.items():
@@ -82,8 +86,11 @@ def finish(loggers: list[Logger], summary: dict[str, Any], failed: bool) -> None
     """Close W&B runs, so that the next run of this process starts its own."""
     for logger in _wandb(loggers):
         try:
+            import wandb as client
+
             logger.experiment.summary.update(summary)
             logger.experiment.finish(exit_code=int(failed))
+            client.teardown()  # or the next run of this process would keep this one's mode and address
         except Exception as error:
             log.warning("W&B: not closed properly (%s); `wandb sync` completes it", _one_line(error))
 
