@@ -22,7 +22,8 @@ def n_threads(wanted: int | str) -> int:
 def keep_freed_memory() -> None:
     """Tell glibc not to give freed memory back: a step then reuses its pages instead of faulting new ones in.
 
-    Measured 1.2 times faster Conformer steps on CPU (benchmarks/cpu_levers.py); peak memory can grow. Does nothing on other C libraries.
+    Measured 1.2 times faster Conformer steps on CPU (benchmarks/cpu_levers.py); peak memory can grow. Does nothing on
+    other C libraries.
     """
     m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
     try:
