@@ -13,6 +13,7 @@ import soundfile
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from asr_lab import schema
 from asr_lab.cli import main
@@ -37,7 +38,7 @@ SMALL = {
         "subsampling_channels": 8,
     },
     "frontend": {"n_mels": 24},
-    "augment": {"max_freq": 4, "max_time": 8},
+    "augment": {"max_freq": 4, "max_time": 8, "specaugment.max_freq": 4, "specaugment.max_time": 8},
 }
 
 
@@ -113,7 +114,7 @@ def tiny(manifest: Path, *overrides: str) -> list[str]:
     groups = [o for o in overrides if "." not in o.partition("=")[0]]
     cfg = composed(*base, *groups)
     for group, values in SMALL.items():
-        base += [f"{group}.{k}={v}" for k, v in values.items() if k in cfg[group]]
+        base += [f"{group}.{k}={v}" for k, v in values.items() if OmegaConf.select(cfg[group], k) is not None]
     return [*base, *overrides]
 
 

@@ -39,7 +39,7 @@ def corpus(tmp_path):
 
 
 def build_data(config):
-    return _build_data(config, make(config, "frontend"), make(config, "augment"), make(config, "batching"))
+    return _build_data(config, make(config, "frontend"))
 
 
 def config_of(manifest, *overrides):
@@ -340,7 +340,7 @@ def test_collate_pads_with_zeros_and_keeps_lengths():
 
 
 def test_augmentation_depends_on_seed_epoch_and_utterance_only(tones):
-    overrides = ["augment=specaugment_speed", "augment.max_time=8"]
+    overrides = ["augment=specaugment_speed"]
 
     def features(seed, epoch, n_workers=0):
         data = build_data(config_of(tones, *overrides, f"seed={seed}", f"runtime.n_workers={n_workers}"))
@@ -357,7 +357,7 @@ def test_augmentation_depends_on_seed_epoch_and_utterance_only(tones):
 
 
 def test_validation_is_not_augmented(tones):
-    data = build_data(config_of(tones, "augment=specaugment_speed", "augment.max_time=8"))
+    data = build_data(config_of(tones, "augment=specaugment_speed"))
     plain = build_data(config_of(tones))
     for a, b in zip(data.loader("val"), plain.loader("val"), strict=True):
         assert torch.equal(a.feats, b.feats)
@@ -366,7 +366,7 @@ def test_validation_is_not_augmented(tones):
 def test_specaugment_masks_no_more_than_it_may():
     from asr_lab.augment.specaugment import SpecAugment
 
-    augment = SpecAugment(n_freq_masks=1, max_freq=5, n_time_masks=2, max_time=50, max_time_share=0.1, speeds=[1.0])
+    augment = SpecAugment(n_freq_masks=1, max_freq=5, n_time_masks=2, max_time=50, max_time_share=0.1)
     for seed in range(30):
         feats = torch.rand(60, 20) + 1
         got = augment.features(feats, torch.Generator().manual_seed(seed))
@@ -377,12 +377,15 @@ def test_specaugment_masks_no_more_than_it_may():
         assert torch.equal(got[kept], feats[kept])
 
 
-def test_speed_changes_length_and_pitch():
-    from asr_lab.augment.specaugment import SpecAugment
-
-    t = torch.arange(RATE) / RATE
-    tone = torch.sin(2 * torch.pi * 500 * t)
-    fast = SpecAugment(0, 0, 0, 0, 0.0, speeds=[1.25]).audio(tone, torch.Generator())
+def test_speed_changes_length_and_pitch(tmp_path):
+    manifest = write_tones(tmp_path, (4, 2, 2))
+    t = np.arange(RATE) / RATE
+    soundfile.write(tmp_path / "train0.wav", 0.3 * np.sin(2 * np.pi * 500 * t), RATE)
+    rows = manifest.read_text().splitlines()
+    rows[0] = json.dumps(json.loads(rows[0]) | {"duration": 1.0, "text": "a"})
+    manifest.write_text("\n".join(rows))
+    data = build_data(config_of(manifest, "augment=speed", "augment.factors=[1.25]"))
+    fast = data.pipeline.audio(data.corpus.splits["train"][0], 1.25)
     assert len(fast) == pytest.approx(RATE / 1.25, abs=2)
     peak = torch.fft.rfft(fast).abs().argmax().item() * RATE / len(fast)
     assert peak == pytest.approx(625, abs=2)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from asr_lab.augment import Augment
 from asr_lab.data.speech import SpeechData
 from asr_lab.errors import ConfigError, nearest
 from asr_lab.frontend import Frontend
@@ -45,13 +44,15 @@ def build(config: dict[str, Any]) -> Parts:
     """
     check(config)
     # What is quick to build comes first: a wrong threshold should not wait for a corpus.
-    frontend, augment, batching = (make(config, group) for group in ("frontend", "augment", "batching"))
+    frontend = make(config, "frontend")
     optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
-    encoder = call(config, "encoder", in_dim=frontend.out_dim)
-    data = build_data(config, frontend, augment, batching)
+    head = call(config, "frontend", frontend.head, in_dim=frontend.out_dim)
+    encoder = call(config, "encoder", in_dim=head.out_dim)
+    data = build_data(config, frontend)
     decoder = call(config, "decoder", in_dim=encoder.out_dim, n_labels=len(data.tokenizer))
-    data.check_frames(encoder.output_lengths, decoder.min_frames)
+    data.check_frames(lambda lens: encoder.output_lengths(head.output_lengths(lens)), decoder.min_frames)
     task = SpeechTask(
+        head=head,
         encoder=encoder,
         decoder=decoder,
         tokenizer=data.tokenizer,
@@ -64,12 +65,16 @@ def build(config: dict[str, Any]) -> Parts:
     return Parts(data, task)
 
 
-def build_data(config: dict[str, Any], frontend: Frontend, augment: Augment, batching: Callable) -> SpeechData:
+def build_data(config: dict[str, Any], frontend: Frontend) -> SpeechData:
     """The corpus of a configuration with its tokenizer, checked, behind the given front-end."""
+    preprocess, augment, batching = (make(config, group) for group in ("preprocess", "augment", "batching"))
+    if augment.masks_bands and not frontend.has_frequency_axis:
+        raise ConfigError("conf/augment: masks frequency bands, which this front-end has not; set n_freq_masks to 0")
     corpus = make(config, "data")
     tokenizer = call(config, "tokenizer", train_texts=[u.text for u in corpus.splits["train"]])
     return SpeechData(
         corpus=corpus,
+        preprocess=preprocess,
         frontend=frontend,
         augment=augment,
         tokenizer=tokenizer,
@@ -87,10 +92,10 @@ def make(config: dict[str, Any], group: str) -> Any:
         raise _for_people(error, group) from error
 
 
-def call(config: dict[str, Any], group: str, **given: Any) -> Any:
-    """The object of a group whose YAML is a partial that wants `given`."""
+def call(config: dict[str, Any], group: str, partial: Callable | None = None, /, **given: Any) -> Any:
+    """The object of a group whose YAML is (or holds) a partial that wants `given`."""
     try:
-        return make(config, group)(**given)
+        return (partial or make(config, group))(**given)
     except (ValueError, TypeError, RuntimeError) as error:
         raise _for_people(error, group) from error
 

@@ -45,12 +45,12 @@ def evaluate(run: Run, splits: list[str], checkpoint: str = "best") -> dict[str,
 def score(parts: Parts, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(corpus scores, one row an utterance) of the task's present weights on one split, without augmentation."""
     task, data = parts.task.eval(), parts.data
-    dataset = Utterances(data.corpus, split, data.frontend, None, data.tokenizer, data.seed)
+    dataset = Utterances(data.pipeline, split, None, data.tokenizer, data.seed)
     durations = [max(u.duration, data.corpus.min_duration_s) for u in dataset.utterances]
     rates, rows, loss, n_labels = ErrorRates(), [], 0.0, 0
     for item in data.batching(durations=durations, shuffle=False, seed=data.seed):
         batch = dataset[item]
-        hidden, lens = task.encoder(batch.feats, batch.feat_lens)
+        hidden, lens = task.encode(batch)
         loss += float(task.decoder.loss(hidden, lens, batch.labels, batch.label_lens).sum())  # pyright: ignore
         n_labels += int(batch.label_lens.sum())
         rows += task.transcribe(batch, hidden, lens)

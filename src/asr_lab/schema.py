@@ -26,6 +26,8 @@ class Config:
     seed: int = MISSING
     max_nonfinite_steps: int = MISSING
     data: Any = MISSING
+    preprocess: Any = MISSING
+    cache: Any = MISSING
     batching: Any = MISSING
     frontend: Any = MISSING
     augment: Any = MISSING

@@ -12,9 +12,10 @@ from asr_lab.clipping import Clipper, global_norm, gradients
 from asr_lab.decoders import Decoder
 from asr_lab.encoders import Encoder
 from asr_lab.errors import DataError, ExplodedError
+from asr_lab.frontend import Head
 from asr_lab.metrics.wer import ErrorRates, utterance_errors
 from asr_lab.optim.groups import parameter_groups
-from asr_lab.text.tokenizer import CharTokenizer
+from asr_lab.text.tokenizer import Tokenizer
 from asr_lab.types import Batch
 
 
@@ -27,9 +28,10 @@ class SpeechTask(LightningModule):
 
     def __init__(
         self,
+        head: Head,
         encoder: Encoder,
         decoder: Decoder,
-        tokenizer: CharTokenizer,
+        tokenizer: Tokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
         schedule: Callable[..., Callable[[int], float]],
@@ -37,6 +39,7 @@ class SpeechTask(LightningModule):
         max_nonfinite_steps: int,
     ):
         super().__init__()
+        self.head = head
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
         self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
         self.clipper, self.max_nonfinite_steps = clipper, max_nonfinite_steps
@@ -59,7 +62,7 @@ class SpeechTask(LightningModule):
 
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Loss of a batch in nats per label; in val and test also decoded and counted."""
-        hidden, lens = self.encoder(batch.feats, batch.feat_lens)
+        hidden, lens = self.encode(batch)
         losses = self.decoder.loss(hidden, lens, batch.labels, batch.label_lens)  # (B,)
         if torch.isinf(losses).any() and torch.isfinite(hidden).all():
             bad = ", ".join(i for i, bad in zip(batch.ids, torch.isinf(losses).tolist(), strict=True) if bad)
@@ -82,6 +85,10 @@ class SpeechTask(LightningModule):
         if stage != "train":
             self.score(batch, hidden, lens, stage)
         return loss
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """hidden (B,U,D) and its lengths (B,)"""
+        return self.encoder(*self.head(batch.feats, batch.feat_lens))
 
     def score(self, batch: Batch, hidden: Tensor, lens: Tensor, stage: str) -> None:
         """Decode a batch, add its errors to the stage's metric and its rows to `hyps`."""

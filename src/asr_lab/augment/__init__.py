@@ -6,14 +6,18 @@ from torch import Generator, Tensor
 
 
 class Augment(Protocol):
-    max_speed: float  # the largest factor by which an utterance can get shorter; 1.0 when it keeps its length
+    """Two random steps, on audio and on features; before them the speed, which is drawn apart because it is cached."""
+
+    speeds: tuple[float, ...]  # equally likely factors by which an utterance is played faster; (1.0,) for none
+    on_audio: bool  # `audio` changes something: features are then computed anew in every epoch
+    masks_bands: bool  # `features` masks neighbouring features: these must be frequencies
 
     def audio(self, audio: Tensor, generator: Generator) -> Tensor:
         """(S,) -> (S',)"""
         ...
 
     def features(self, feats: Tensor, generator: Generator) -> Tensor:
-        """(T, F) -> (T, F)"""
+        """(T, F) normalised features -> (T, F), a new tensor or the given one untouched"""
         ...
 
 

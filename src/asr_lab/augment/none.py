@@ -1,10 +1,12 @@
-"""No augmentation."""
+"""No augmentation, and the steps that an augmentation does not take."""
 
 from torch import Generator, Tensor
 
 
 class NoAugment:
-    max_speed = 1.0
+    speeds: tuple[float, ...] = (1.0,)
+    on_audio = False
+    masks_bands = False
 
     def audio(self, audio: Tensor, generator: Generator) -> Tensor:
         return audio

@@ -1,5 +1,9 @@
-"""Audio files in (soundfile), as mono float32."""
+"""Audio in (soundfile), as mono float32: whole files and segments, from folders and from tar shards.
 
+libsndfile goes by what a file holds, not by its name: MP3 data in a file called .wav are read as MP3.
+"""
+
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,74 +11,131 @@ import numpy as np
 import soundfile
 
 from asr_lab.data.manifest import Utterance
+from asr_lab.data.tars import member_bytes
 from asr_lab.errors import DataError
 
 # Manifests round durations, and codecs pad: a difference below both bounds is no lie.
 DURATION_SLACK_S = 0.05
 DURATION_SLACK = 0.02
+MIX = "mix"  # all channels averaged
 
 
 class AudioInfo(NamedTuple):
     sample_rate: int
     n_samples: int
+    n_channels: int
 
 
-def probe(path: Path) -> AudioInfo:
-    """Rate and length from the header.
+def probe(path: Path, member: str | None = None) -> AudioInfo:
+    """Rate, length and channels from the header of a file, or of `member` inside the tar `path`.
 
     Raises:
         DataError: missing, empty, truncated or not audio; the message starts with the kind of problem and a colon.
     """
-    try:
-        size = path.stat().st_size
-    except OSError:
-        raise DataError(f"missing file: {path}; check the path or the root that it is relative to") from None
-    if size == 0:
-        raise DataError(f"empty file: {path} has 0 bytes; fetch it again or remove its line")
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"not audio: {path} ({error.error_string.strip(' .')}); fetch it again or convert it") from None
-    declared = _riff_bytes(path)
-    if declared > size:
-        raise DataError(f"truncated file: {path} has {size} of {declared} bytes; fetch it again or remove its line")
-    if info.frames == 0:
-        raise DataError(f"empty file: {path} has a header but no samples; fetch it again or remove its line")
-    return AudioInfo(info.samplerate, info.frames)
+    return _probe(_source(path, member), _name(path, member))
 
 
-def read(path: Path) -> tuple[np.ndarray, int]:
-    """(samples (S,) float32 in [-1, 1], sample rate); channels are averaged.
+def read(
+    path: Path,
+    member: str | None = None,
+    offset: float | None = None,
+    duration: float | None = None,
+    channel: int | str = MIX,
+) -> tuple[np.ndarray, int]:
+    """(samples (S,) float32 in [-1, 1], sample rate) of a file, or of `duration` seconds from `offset` on.
+
+    `channel` is one of the file's channels, from 0, or "mix" for their mean.
 
     Raises:
-        DataError: as `probe`, and for a file whose data end before its header says.
+        DataError: as `probe`; a file whose data end before its header says; a segment or channel that it has not.
     """
-    info = probe(path)
-    try:
-        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+    source, name = _source(path, member), _name(path, member)
+    info = _probe(source, name)
+    start, stop = 0, info.n_samples
+    if offset is not None:
+        start = round(offset * info.sample_rate)
+        stop = info.n_samples if duration is None else start + round(duration * info.sample_rate)
+        stop = min(stop, info.n_samples)  # how far it may overrun is for `duration_lie` to say
+        if start >= stop:
+            raise DataError(
+                f"segment outside the file: {name} lasts {info.n_samples / info.sample_rate:.3f} s, the segment starts "
+                f"at {offset:.3f}; correct the line"
+            )
+    if channel != MIX and not (isinstance(channel, int) and 0 <= channel < info.n_channels):
         raise DataError(
-            f"truncated file: {path} breaks off ({error.error_string.strip(' .')}); fetch it again or remove its line"
-        ) from None
-    if len(samples) < info.n_samples:
-        raise DataError(
-            f"truncated file: {path} has {len(samples)} of {info.n_samples} samples; fetch it again or remove its line"
+            f"channel not in the file: {name} has {info.n_channels}, number {channel} (from 0) is wanted; correct "
+            "the line or data.channel"
         )
-    return samples.mean(axis=1), rate
+    try:
+        samples, rate = soundfile.read(_sound(source), start=start, stop=stop, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"truncated file: {name} breaks off ({_why(error)}); {_AGAIN}") from None
+    if len(samples) < stop - start:
+        raise DataError(f"truncated file: {name} has {start + len(samples)} of {info.n_samples} samples; {_AGAIN}")
+    return (samples.mean(axis=1) if channel == MIX else np.ascontiguousarray(samples[:, channel])), rate
 
 
 def duration_lie(utterance: Utterance, info: AudioInfo) -> str | None:
-    """What to say when the manifest's duration is not the file's; None when it is."""
-    actual = info.n_samples / info.sample_rate
-    if abs(actual - utterance.duration) <= max(DURATION_SLACK_S, DURATION_SLACK * actual):
+    """What to say when the manifest's duration is not the file's, or a segment overruns it; None when all is well."""
+    u, actual = utterance, info.n_samples / info.sample_rate
+    slack = max(DURATION_SLACK_S, DURATION_SLACK * actual)
+    if u.offset is not None:
+        if u.offset + u.duration <= actual + slack and u.offset < actual:
+            return None
+        end = u.offset + u.duration
+        return f"{u.audio} lasts {actual:.3f} s, the segment ends at {end:.3f}; correct offset or duration"
+    if abs(actual - u.duration) <= slack:
         return None
-    return f"{utterance.audio} lasts {actual:.3f} s, the manifest says {utterance.duration:.3f}; correct the line"
+    return f"{_name(u.audio, u.member)} lasts {actual:.3f} s, the manifest says {u.duration:.3f}; correct the line"
 
 
-def _riff_bytes(path: Path) -> int:
+_AGAIN = "fetch it again or remove its line"
+
+
+def _source(path: Path, member: str | None) -> Path | bytes:
+    return path if member is None else member_bytes(path, member)
+
+
+def _sound(source: Path | bytes) -> str | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else str(source)
+
+
+def _name(path: Path, member: str | None) -> str:
+    return str(path) if member is None else f"{path}/{member}"
+
+
+def _probe(source: Path | bytes, name: str) -> AudioInfo:
+    if isinstance(source, bytes):
+        size, head = len(source), source[:12]
+    else:
+        try:
+            size = source.stat().st_size
+            with open(source, "rb") as f:
+                head = f.read(12)
+        except FileNotFoundError:
+            raise DataError(f"missing file: {name}; check the path or the root that it is relative to") from None
+        except OSError as error:
+            raise DataError(f"missing file: {name} cannot be read ({error.strerror}); check the path") from None
+    if size == 0:
+        raise DataError(f"empty file: {name} has 0 bytes; {_AGAIN}")
+    try:
+        info = soundfile.info(_sound(source))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"not audio: {name} ({_why(error)}); fetch it again or convert it") from None
+    declared = _riff_bytes(head)
+    if declared > size:
+        raise DataError(f"truncated file: {name} has {size} of {declared} bytes; {_AGAIN}")
+    if info.frames == 0:
+        raise DataError(f"empty file: {name} has a header but no samples; {_AGAIN}")
+    return AudioInfo(info.samplerate, info.frames, info.channels)
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "error_string", str(error)).strip(" .")
+
+
+def _riff_bytes(head: bytes) -> int:
     """Size that a RIFF/WAVE header declares, 0 for other formats and for streamed files that leave it open."""
-    with open(path, "rb") as f:
-        head = f.read(12)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
         return 0
     declared = int.from_bytes(head[4:8], "little") + 8

@@ -57,9 +57,9 @@ def audio_problem(u: Utterance, sample_rate: int | None, decode: bool) -> Proble
     `sample_rate` is the wanted rate; with None the rate is only held against the manifest's own `sample_rate` key.
     """
     try:
-        info = audio.probe(u.audio)
+        info = audio.probe(u.audio, u.member)
         if decode:
-            audio.read(u.audio)
+            audio.read(u.audio, u.member, u.offset, u.duration, audio.MIX if u.channel is None else u.channel)
     except DataError as error:
         kind, _, detail = str(error).partition(": ")
         return Problem(kind, u.id, detail)

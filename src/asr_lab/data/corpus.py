@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from asr_lab.data import check
+from asr_lab.data import audio, check
 from asr_lab.data.manifest import Utterance, digest, read_manifest
 from asr_lab.errors import ConfigError, DataError
 from asr_lab.paths import cache_dir
@@ -29,17 +29,25 @@ class Corpus:
         obtain: str,
         sample_rate: int,
         resample: bool,
+        channel: int | str,
         min_duration_s: float,
+        score: str,
         carve_by: str,
         carve_share: float,
         carve_seed: int,
         normalizer: Callable[[str], str],
+        prepare: Callable | None = None,
     ):
         if carve_by not in ("speaker", "utterance"):
             raise ConfigError(f"data.carve_by={carve_by}; choose from: speaker, utterance")
         if not 0 < carve_share < 0.5:
             raise ConfigError(f"data.carve_share is a share of the training data in (0, 0.5), {carve_share} came")
+        if score not in ("wer", "cer"):
+            raise ConfigError(f"data.score={score}; choose from: wer, cer")
+        if channel != audio.MIX and (isinstance(channel, str) or channel < 0):
+            raise ConfigError(f"data.channel is a number from 0, or mix; {channel!r} came")
         self.name, self.sample_rate, self.resample = name, sample_rate, resample
+        self.channel, self.score = channel, score
         self.min_duration_s = min_duration_s
         self.manifest = locate(name, manifest, root, obtain)
         utterances = [u._replace(text=normalizer(u.text)) for u in read_manifest(self.manifest)]

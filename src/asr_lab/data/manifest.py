@@ -1,14 +1,16 @@
 """Manifests: one JSON object per line (the NeMo convention), read with every mistake named by its line.
 
 Required keys: `audio_filepath` (absolute, or relative to the manifest's folder), `duration` (seconds), `text`.
-Optional: `id`, `speaker`, `split`, `sample_rate`. Other keys are kept out of the way.
+Optional: `id`, `speaker`, `split`, `sample_rate`; `offset` (seconds: the line is a segment of a longer file, and
+`duration` is the segment's), `channel` (from 0), `member` (the audio file's name inside a tar that `audio_filepath`
+names). Other keys are kept out of the way.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from asr_lab.errors import DataError
 
@@ -23,6 +25,9 @@ class Utterance(NamedTuple):
     speaker: str | None = None
     split: str | None = None
     sample_rate: int | None = None
+    offset: float | None = None  # seconds; None: the whole file
+    channel: int | None = None  # from 0; None: as the corpus says
+    member: str | None = None  # file inside the tar `audio`; None: `audio` is the file
 
 
 class Problem(NamedTuple):
@@ -81,7 +86,8 @@ def digest(utterances: list[Utterance]) -> str:
     """Identity of a list of utterances: 16 hex digits over ids, transcripts, durations and splits, in order."""
     h = hashlib.sha256()
     for u in utterances:
-        h.update(f"{u.id}\t{u.duration:.4f}\t{u.speaker}\t{u.split}\t{u.text}\n".encode())
+        part = "" if u.offset is None and u.channel is None else f"\t{u.offset}\t{u.channel}"
+        h.update(f"{u.id}\t{u.duration:.4f}\t{u.speaker}\t{u.split}\t{u.text}{part}\n".encode())
     return h.hexdigest()[:16]
 
 
@@ -98,17 +104,36 @@ def _parse_line(line: str, where: str, folder: Path) -> Utterance | Problem:  # 
     name, duration, text = row["audio_filepath"], row["duration"], row["text"]
     if not isinstance(name, str) or not name:
         return Problem("unreadable line", where, f"audio_filepath must be a path, {name!r} came")
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < float("inf"):
+    if not (_is_number(duration) and 0 < duration < float("inf")):
         return Problem("unreadable line", where, f"duration must be a positive number of seconds, {duration!r} came")
     if not isinstance(text, str):
         return Problem("unreadable line", where, f"text must be a string, {text!r} came")
-    rate = row.get("sample_rate")
+    rate, offset, channel, member = (row.get(key) for key in ("sample_rate", "offset", "channel", "member"))
+    if offset is not None and not (_is_number(offset) and 0 <= offset < float("inf")):
+        return Problem("unreadable line", where, f"offset must be a number of seconds from 0, {offset!r} came")
+    if channel is not None and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
+        return Problem("unreadable line", where, f"channel must be a whole number from 0, {channel!r} came")
+    if member is not None and (not isinstance(member, str) or not member):
+        return Problem("unreadable line", where, f"member must be the name of a file in the tar, {member!r} came")
     return Utterance(
-        id=str(row.get("id") or Path(name).with_suffix("")),
+        id=str(row.get("id") or _default_id(name, offset, channel, member)),
         audio=folder / name,
         duration=float(duration),
         text=text,
         speaker=None if row.get("speaker") is None else str(row["speaker"]),
         split=None if row.get("split") is None else str(row["split"]),
         sample_rate=int(rate) if isinstance(rate, int | float) else None,
+        offset=offset,
+        channel=channel,
+        member=member,
     )
+
+
+def _default_id(name: str, offset: float | None, channel: int | None, member: str | None) -> str:
+    """The file's name without its extension, and what tells the segments and channels of one file apart."""
+    stem = str(Path(member or name).with_suffix(""))
+    return stem + ("" if offset is None else f"-{offset:g}") + ("" if channel is None else f"-ch{channel}")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

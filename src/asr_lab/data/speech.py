@@ -4,23 +4,20 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from asr_lab.augment import Augment
-from asr_lab.data import audio, check
+from asr_lab.data import check
 from asr_lab.data.corpus import SPLITS, Corpus
 from asr_lab.data.manifest import Utterance
-from asr_lab.errors import DataError
+from asr_lab.data.pipeline import Pipeline
 from asr_lab.frontend import Frontend
-from asr_lab.text.tokenizer import CharTokenizer
+from asr_lab.preprocess import Preprocess
+from asr_lab.text.tokenizer import Tokenizer
 from asr_lab.types import Batch
-
-# Decoded audio kept in memory for each process, bytes. Small corpora are then decoded once.
-AUDIO_MEMORY = 1 << 30
 
 
 class SpeechData:
@@ -29,9 +26,10 @@ class SpeechData:
     def __init__(
         self,
         corpus: Corpus,
+        preprocess: Preprocess,
         frontend: Frontend,
         augment: Augment,
-        tokenizer: CharTokenizer,
+        tokenizer: Tokenizer,
         batching: Callable,
         seed: int,
         n_workers: int,
@@ -42,9 +40,10 @@ class SpeechData:
         texts = check.text_problems(everything, lambda text: text, tokenizer.unknown)
         check.raise_first(texts, str(corpus.manifest), corpus.hint)
         corpus.check_audio()
+        self.pipeline = Pipeline(corpus, preprocess, frontend)
         self.datasets = {
-            split: Utterances(corpus, split, frontend, augment if split == "train" else None, tokenizer, seed)
-            for split in SPLITS
+            split: Utterances(self.pipeline, split, augment if split == "train" else None, tokenizer, seed)
+            for split in corpus.splits
         }
 
     def check_frames(self, output_lengths: Callable[[Tensor], Tensor], min_frames: Callable) -> None:
@@ -55,11 +54,10 @@ class SpeechData:
         """
         problems = []
         for split in SPLITS:
-            speed = self.augment.max_speed if split == "train" else 1.0
+            speed = max(self.augment.speeds) if split == "train" else 1.0
             for u in self.corpus.splits[split]:
                 labels = torch.tensor([self.tokenizer.encode(u.text)])
-                seconds = max(u.duration, self.corpus.min_duration_s)
-                n_samples = int(seconds * self.corpus.sample_rate / speed)
+                n_samples = self.pipeline.n_samples(u, speed)
                 n_frames = int(output_lengths(torch.tensor([self.frontend.n_frames(n_samples)])))
                 needed = int(min_frames(labels, torch.tensor([labels.shape[1]])))
                 problems.append(check.frame_problem(u, n_frames, needed))
@@ -90,20 +88,10 @@ class SpeechData:
 class Utterances(Dataset):
     """Utterances of one split; indexed with `(epoch, [indices])`, it gives a padded batch."""
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        split: str,
-        frontend: Frontend,
-        augment: Augment | None,
-        tokenizer: CharTokenizer,
-        seed: int,
-    ):
-        self.corpus, self.frontend, self.augment, self.seed = corpus, frontend, augment, seed
-        self.utterances = corpus.splits[split]
+    def __init__(self, pipeline: Pipeline, split: str, augment: Augment | None, tokenizer: Tokenizer, seed: int):
+        self.pipeline, self.augment, self.seed = pipeline, augment, seed
+        self.utterances = pipeline.corpus.splits[split]
         self.labels = [torch.tensor(tokenizer.encode(u.text), dtype=torch.long) for u in self.utterances]
-        self._memory: dict[int, np.ndarray] = {}
-        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -115,42 +103,14 @@ class Utterances(Dataset):
 
     def features(self, index: int, epoch: int) -> Tensor:
         """(T, F) of one utterance, augmented as (seed, epoch, utterance) says."""
-        samples = torch.from_numpy(self._audio(index)).float() / 32768
+        u, frontend = self.utterances[index], self.pipeline.frontend
         if self.augment is None:
-            return self.frontend(samples)
-        generator = torch.Generator().manual_seed(_seed(self.seed, epoch, self.utterances[index].id))
-        feats = self.frontend(self.augment.audio(samples, generator))
-        return self.augment.features(feats, generator)
-
-    def _audio(self, index: int) -> np.ndarray:
-        """(S,) int16 at the corpus's rate, at least `min_duration_s` long."""
-        if index in self._memory:
-            return self._memory[index]
-        samples = load(self.utterances[index], self.corpus)
-        if self._bytes + samples.nbytes <= AUDIO_MEMORY:
-            self._memory[index] = samples
-            self._bytes += samples.nbytes
-        return samples
-
-
-def load(u: Utterance, corpus: Corpus) -> np.ndarray:
-    """(S,) int16 samples of an utterance at the corpus's sampling rate, padded with silence to `min_duration_s`.
-
-    Raises:
-        DataError: the file cannot be read in full, or has another rate and `data.resample` is false.
-    """
-    samples, rate = audio.read(u.audio)
-    if rate != corpus.sample_rate:
-        if not corpus.resample:
-            problem = check.audio_problem(u, corpus.sample_rate, decode=False)
-            raise DataError(str(problem))
-        import torchaudio
-
-        samples = torchaudio.functional.resample(torch.from_numpy(samples), rate, corpus.sample_rate).numpy()
-    missing = int(corpus.min_duration_s * corpus.sample_rate) - len(samples)
-    if missing > 0:
-        samples = np.pad(samples, (missing // 2, missing - missing // 2))
-    return (samples * 32767).clip(-32768, 32767).astype(np.int16)
+            return frontend.cmvn(self.pipeline.features(u), None)
+        generator = torch.Generator().manual_seed(_seed(self.seed, epoch, u.id))
+        speeds = self.augment.speeds
+        speed = speeds[int(torch.randint(len(speeds), (), generator=generator))]
+        samples = self.augment.audio(self.pipeline.audio(u, speed), generator)
+        return self.augment.features(frontend.cmvn(frontend(samples), None), generator)
 
 
 def collate(feats: list[Tensor], labels: list[Tensor], utterances: list[Utterance]) -> Batch:

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
+from asr_lab.frontend.cmvn import Cmvn
+
 
 class LogMel(nn.Module):
-    """log(mel power + floor) of Hann windows, then `cmvn`. One utterance at a time: no padding can enter."""
+    """log(mel power + floor) of Hann windows. One utterance at a time: no padding can enter."""
+
+    has_frequency_axis = True
 
     def __init__(
         self,
@@ -18,7 +22,8 @@ class LogMel(nn.Module):
         hop_ms: float,
         f_min: float,
         floor: float,
-        cmvn: Callable[[Tensor], Tensor],
+        cmvn: Cmvn,
+        head: Callable,
     ):
         super().__init__()
         if window_ms <= 0 or hop_ms <= 0:
@@ -38,7 +43,7 @@ class LogMel(nn.Module):
             pad_mode="constant",  # reflection needs more samples than the shortest utterances have
         )
         self.floor = floor
-        self.cmvn = cmvn
+        self.cmvn, self.head = cmvn, head
 
     def n_frames(self, n_samples: int) -> int:
         return 1 + n_samples // self.hop
@@ -46,4 +51,4 @@ class LogMel(nn.Module):
     @torch.no_grad()
     def forward(self, audio: Tensor) -> Tensor:
         """(S,) -> (T, F)"""
-        return self.cmvn((self.mel(audio) + self.floor).log().T.contiguous())
+        return (self.mel(audio) + self.floor).log().T.contiguous()

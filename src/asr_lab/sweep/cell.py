@@ -34,7 +34,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     """What was chosen: the choice of every group, every overridden value that can change a number, and the seed."""
-    choices = {k: v for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/") and k in config}
+    choices = {k: v for k, v in hydra.runtime.choices.items() if str(k).partition("/")[0] in config}
     chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(str(k))}
     for key in _overridden(hydra):
         if key not in choices and not _unnumbered(key):

@@ -1,8 +1,32 @@
 """Tokenizers: text to label ids and back. Special ids (blank, start, end) belong to the decoder, not here."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from asr_lab.errors import ConfigError, DataError
+
+
+class Tokenizer(Protocol):
+    """What training, decoding and checks need of every tokenizer; `decode(encode(text)) == text` for known text."""
+
+    symbols: list[str]  # one a label id, for people to read
+
+    def __len__(self) -> int:
+        """V, the number of labels."""
+        ...
+
+    def unknown(self, text: str) -> list[str]:
+        """The pieces of `text` (characters or words) that have no label, sorted; empty when it can be encoded."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """
+        Raises:
+            DataError: a piece has no label.
+        """
+        ...
+
+    def decode(self, labels: Iterable[int]) -> str: ...
 
 
 class CharTokenizer:

@@ -1,17 +1,10 @@
-"""`asr-lab data`: look at corpora before training on them."""
+"""`asr-lab data check`: everything that is wrong with a manifest."""
 
 import json
 from itertools import pairwise
 from pathlib import Path
 
 import typer
-
-
-def add(app: typer.Typer) -> None:
-    data = typer.Typer(help="Corpora: prepare and check them.", no_args_is_help=True, rich_markup_mode=None)
-    data.command()(check)
-    data.command()(prepare)
-    app.add_typer(data, name="data")
 
 
 def check(
@@ -48,30 +41,6 @@ def check(
         _print(answer)
     if problems:
         raise typer.Exit(2)
-
-
-def prepare(
-    name: str = typer.Argument(help="A corpus of conf/data, such as spoken_numbers or an4."),
-) -> None:
-    """Make or find a corpus and print its manifest and splits; says how to get it when it is not there."""
-    from hydra import compose, initialize_config_dir
-
-    from asr_lab import schema
-    from asr_lab.build import make
-    from asr_lab.paths import conf_dir
-    from asr_lab.sweep.cell import register_resolvers, resolved
-
-    schema.register()
-    register_resolvers()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = resolved(compose("config", overrides=[f"data={name}"]))
-    corpus = make(config, "data")
-    corpus.check_audio()
-    print(corpus.manifest)
-    for split, utterances in corpus.splits.items():
-        speakers = len({u.speaker for u in utterances})
-        minutes = sum(u.duration for u in utterances) / 60
-        print(f"{split:6} {len(utterances):7} utterances {minutes:8.1f} min {speakers:5} speakers")
 
 
 def _print(answer: dict) -> None:

@@ -1,0 +1,13 @@
+"""`asr-lab data`: corpora, before anything is trained on them."""
+
+import typer
+
+from asr_lab.cli.data.check import check
+from asr_lab.cli.data.prepare import prepare
+
+
+def add(app: typer.Typer) -> None:
+    data = typer.Typer(help="Corpora: prepare, check, look at them.", no_args_is_help=True, rich_markup_mode=None)
+    for command in (prepare, check):
+        data.command()(command)
+    app.add_typer(data, name="data")
