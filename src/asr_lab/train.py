@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             raise KeyboardInterrupt
         # Read now: scoring restores callbacks and counts of the best checkpoint.
         training = {
-            "seconds": {"train": round(meter.train_seconds, 3)},
+            "seconds": {"train": round(meter.train_seconds, 3), "data": round(meter.data_seconds, 3)},
             "audio_seconds_per_second": round(meter.audio_seconds_per_second, 2),
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
@@ -122,6 +123,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from asr_lab.callbacks.checkpoint import TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
 
@@ -129,7 +131,9 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
     best = ModelCheckpoint(filename="best", monitor="val/wer", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
-    callbacks = [StepSeeds(run.config["seed"]), meter, best, last]  # in this order: `last` holds the score of `best`
+    often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
+    # In this order: `last` holds the score of `best`.
+    callbacks = [StepSeeds(run.config["seed"]), meter, best, last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines())
     else:
