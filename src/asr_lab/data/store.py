@@ -192,10 +192,7 @@ def _code(identity: dict[str, Any]) -> str:
     for target in _targets(identity):
         path = Path(inspect.getfile(importlib.import_module(target.rpartition(".")[0])))
         files |= set(path.parent.glob("*.py")) if target.startswith("asr_lab.") else {path}
-    h = hashlib.sha256()
-    for path in sorted(files, key=lambda p: p.name):
-        h.update(path.read_bytes())
-    return h.hexdigest()
+    return hashlib.sha256(b"".join(sorted(path.read_bytes() for path in files))).hexdigest()
 
 
 def _targets(node: Any) -> Iterator[str]:
