@@ -262,3 +262,17 @@ def test_loading_processes_read_the_same(tones):
     a = [b.feats for b in data_of(tones, "augment=specaugment_speed").loader("train")]
     b = [b.feats for b in data_of(tones, "augment=specaugment_speed", "runtime.n_workers=2").loader("train")]
     assert same(a, b)
+
+
+def test_the_command_lists_and_removes(tones, cache_root, asr_lab, tmp_path):
+    data_of(tones)
+    [folder] = cache_root.iterdir()
+    done = asr_lab("data", "cache", cwd=tmp_path)
+    assert folder.name in done.stdout and "kB" in done.stdout
+    asr_lab("data", "cache", "--remove", "--unused-days", "1", cwd=tmp_path)
+    assert folder.exists()
+    asr_lab("data", "cache", "other", "--remove", cwd=tmp_path)
+    assert folder.exists()
+    done = asr_lab("data", "cache", "manifest", "--remove", cwd=tmp_path)
+    assert "removed" in done.stdout
+    assert not folder.exists()

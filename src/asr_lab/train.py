@@ -67,7 +67,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         run.write_result(data={"digest": parts.data.corpus.digests()}, environment=environment())
 
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
-    resume_step = _checkpoint_step(resume) if resume else 0
+    resume_step, place = _checkpoint_place(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
@@ -83,8 +83,10 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     loaders = {s: parts.data.loader(s, rank, world) for s in ("train", "val", "test")}
     failed = True
     try:
-        if resume:
+        if place:
             log.info("going on from step %d", resume_step)
+            # Lightning would, but not after a schedule has asked for the number of steps.
+            loaders["train"].load_state_dict(place)
         trainer.fit(parts.task, loaders["train"], loaders["val"], ckpt_path=resume, weights_only=False)
         if trainer.interrupted:
             raise KeyboardInterrupt
@@ -174,10 +176,13 @@ def _best(run: Run) -> dict[str, Any]:
     return {"epoch": saved["epoch"], "step": saved["global_step"]}
 
 
-def _checkpoint_step(path: Path) -> int:
+def _checkpoint_place(path: Path) -> tuple[int, dict[str, Any]]:
+    """(optimizer step, the training loader's state)"""
     import torch
 
-    return torch.load(path, map_location="cpu", weights_only=False)["global_step"]
+    saved = torch.load(path, map_location="cpu", weights_only=False)
+    [loader] = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    return saved["global_step"], loader
 
 
 def is_quiet(config: dict[str, Any]) -> bool:
