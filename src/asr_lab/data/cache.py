@@ -1,7 +1,10 @@
 """Where a run's features come from: computed anew each time, or once and kept (see store.py)."""
 
 import os
-from typing import Any
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +14,7 @@ from asr_lab.data.manifest import Utterance
 from asr_lab.data.pipeline import Pipeline
 from asr_lab.data.store import Store, Wanted
 from asr_lab.frontend.cmvn import Moments
+from asr_lab.paths import cache_dir
 
 
 class NoCache:
@@ -111,3 +115,29 @@ class Stored:
 def _moments(block: Block, row: int) -> Moments:
     total, squares = torch.from_numpy(block.moments(row).copy())
     return Moments(block.n_frames(row), total, squares)
+
+
+class Folder(NamedTuple):
+    """What a folder of the cache is, for people."""
+
+    path: Path
+    n_bytes: int
+    days_unused: float
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def folders() -> list[Folder]:
+    """Every folder of the cache, by name."""
+    found = []
+    for about in sorted((cache_dir() / "features").glob("*/about.json")):
+        size = sum(path.stat().st_size for path in about.parent.iterdir())
+        found.append(Folder(about.parent, size, (time.time() - about.stat().st_mtime) / 86400))
+    return found
+
+
+def remove_folder(folder: Folder) -> None:
+    """Processes that have it open keep what they have mapped."""
+    shutil.rmtree(folder.path)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from asr_lab.text.tokenizer import Tokenizer
 from asr_lab.types import Batch
 
 # Utterances whose labels are looked at together when frames are checked.
-CHUNK = 4096
+CHUNK = 1024
 
 
 class SpeechData:
@@ -223,8 +224,10 @@ def collate(feats: list[Tensor], labels: list[Tensor], utterances: list[Utteranc
 
 def _padded_labels(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
     """[L_i] -> (B, L), (B,)"""
-    padded = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True)
-    return padded, torch.tensor([len(row) for row in rows])
+    lens = np.array([len(row) for row in rows])
+    padded = np.zeros((len(rows), lens.max()), dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lens[:, None]] = np.fromiter(chain.from_iterable(rows), np.int64, lens.sum())
+    return torch.from_numpy(padded), torch.from_numpy(lens)
 
 
 def _seed(run_seed: int, epoch: int, utterance: str) -> int:

@@ -16,13 +16,12 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torchaudio
@@ -170,32 +169,6 @@ class Store:
                 log.info("waiting for another process that fills %s", self.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-class Folder(NamedTuple):
-    """What a folder of the cache is, for people."""
-
-    path: Path
-    n_bytes: int
-    days_unused: float
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-
-def folders() -> list[Folder]:
-    """Every folder of the cache, by name."""
-    found = []
-    for about in sorted((cache_dir() / "features").glob("*/about.json")):
-        size = sum(path.stat().st_size for path in about.parent.iterdir())
-        found.append(Folder(about.parent, size, (time.time() - about.stat().st_mtime) / 86400))
-    return found
-
-
-def remove_folder(folder: Folder) -> None:
-    """Processes that have it open keep what they have mapped."""
-    shutil.rmtree(folder.path)
 
 
 def readable(n_bytes: float) -> str:

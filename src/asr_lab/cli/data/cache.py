@@ -9,7 +9,8 @@ def cache(
     unused_days: float = typer.Option(0.0, help="Only those that no run has used for so many days."),
 ) -> None:
     """List the folders of the feature cache with their sizes; --remove makes room."""
-    from asr_lab.data.store import folders, readable, remove_folder
+    from asr_lab.data.cache import folders, remove_folder
+    from asr_lab.data.store import readable
     from asr_lab.paths import cache_dir
 
     found = [f for f in folders() if f.name.startswith(name) and f.days_unused >= unused_days]
