@@ -36,7 +36,7 @@ def english(text: str, years: bool) -> str:
     (`$`, `@`, `+`, ...).
     """
     words = []
-    for word in unicodedata.normalize("NFC", text).translate(_ENGLISH).split():
+    for word in _translated(text, _ENGLISH).split():
         if re.search("[0-9]", word):
             words.append(spell(word, years))
         else:
@@ -50,7 +50,7 @@ def mandarin(text: str) -> str:
     Words of other scripts keep single spaces between them. Digits stay as they are, with the punctuation between them:
     3.5 has more than one reading.
     """
-    text = _without_punctuation(unicodedata.normalize("NFC", text).translate(_MANDARIN))
+    text = _without_punctuation(_translated(text, _MANDARIN))
     return " ".join(_BESIDE_HAN.sub("", text).split())
 
 
@@ -76,6 +76,12 @@ def _plain(char: str) -> str:
     if category[0] in "LPZ" or category == "Nd" or unicodedata.east_asian_width(char) == "F":
         char = unicodedata.normalize("NFKC", char)
     return "".join(_APOSTROPHES.get(c, c) for c in char)
+
+
+def _translated(text: str, table: "_Table") -> str:
+    # Composed before, so that an accent is seen with its letter, and after, for what a ligature or an invisible
+    # character kept apart.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).translate(table))
 
 
 class _Table(dict):
