@@ -38,6 +38,7 @@ SMALL = {
         "subsampling_channels": 8,
     },
     "frontend": {"n_mels": 24},
+    "tokenizer": {"n_labels": 8},
     "augment": {"max_freq": 4, "max_time": 8, "specaugment.max_freq": 4, "specaugment.max_time": 8},
 }
 

@@ -1,5 +1,6 @@
 """Every YAML of every group composes, is bound to the signature it feeds, and trains two steps."""
 
+import json
 import os
 from pathlib import Path
 
@@ -42,6 +43,10 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         pytest.skip("no GPU here")
     if (group, choice) == ("trainer", "ddp"):
         extra = ["trainer.devices=1", "trainer.strategy=auto"]  # several processes: tests/test_ddp.py
+    if (group, choice) == ("tokenizer", "phones"):
+        words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
+        (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
+        extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
     if (group, choice) == ("logger", "wandb"):
         pytest.skip("needs a service: tests/test_tracking.py")
     run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))

@@ -490,6 +490,80 @@ def test_nothing_to_report_is_one_clear_line(tmp_path):
         table(tmp_path / "empty")
 
 
+# --- the score ---------------------------------------------------------------------------------------------------
+
+HAN = "一二三四五六七八九十"
+
+
+def write_han(folder: Path, factors: dict, wrong: int, **over) -> None:
+    """A finished cell of a script without spaces: 20 utterances of ten characters, `wrong` of them recognised as 千 in
+    every utterance, so that CER is wrong / 10 and WER, where an utterance is one word, 100 %."""
+    write_cell(folder, factors, 0.2, score="cer", **over)
+    rows = [
+        {"id": f"u{i}", "ref": HAN, "hyp": "千" * wrong + HAN[wrong:], "sub": 1, "del": 0, "ins": 0, "words": 1}
+        | {"char_errors": wrong, "chars": 10, "speaker": f"s{i % 3}"}
+        for i in range(20)
+    ]
+    jsonl(folder / "hyps.test.jsonl", rows)
+    metrics = {"test/wer": 1.0, "test/cer": wrong / 10, "val/wer": 0.99, "val/cer": 0.01 * wrong}
+    result = json.loads((folder / "result.json").read_text()) | {"metrics": metrics, "best": {"epoch": 1}}
+    (folder / "result.json").write_text(json.dumps(result))
+    jsonl(folder / "metrics.jsonl", [{"epoch": e, "seconds": e, "val/wer": 1.0, "val/cer": 0.5 / e} for e in (1, 2, 3)])
+
+
+def test_cer_ranks_where_it_is_the_score(tmp_path):
+    for encoder, wrong in (("a", 3), ("b", 2)):
+        write_han(tmp_path / "x" / encoder, {"encoder": encoder, "seed": 1}, wrong)
+    s = summarise(collect(tmp_path / "x"))
+    assert s.score == "cer"
+    assert s.best is not None
+    assert s.best.factors["encoder"] == "b"
+    assert (s.best.rate.value, s.best.other.value) == (pytest.approx(0.2), 1.0)
+    assert s.configurations[1].delta.value == pytest.approx(0.1)
+    assert "20.0 % test CER" in s.answer
+    assert not any("scores" in w for w in s.warnings)
+    pages = {k: p.read_text() for k, p in render(tmp_path / "x").items()}
+    for page in (pages["md"], pages["html"]):
+        assert "Test CER by configuration" in page
+        assert "Test WER" not in page
+        assert "best val CER %" in page
+        assert "of 10 characters" in page
+        assert "20.0 / 0.0 / 0.0" in page  # substitutions, deletions, insertions of characters
+    assert "Validation CER while training" in pages["html"]
+    assert 'aria-label="Validation CER against epoch"' in pages["html"]
+    rows = list(csv.DictReader(StringIO(pages["csv"])))
+    assert [(r["score"], r["counted/char_errors"], r["counted/chars"], r["counted/cer"]) for r in rows] == [
+        ("cer", "60", "200", "0.3"),
+        ("cer", "40", "200", "0.2"),
+    ]
+    console = Console(width=200, file=StringIO(), record=True)
+    console.print(table(tmp_path / "x"))
+    assert "test CER % (95 %)" in console.export_text()
+
+
+def test_cells_that_disagree_in_score_are_warned_of(tmp_path):
+    for encoder in "ab":
+        write_cell(tmp_path / "x" / encoder, {"encoder": encoder, "seed": 1}, 0.2)
+    write_han(tmp_path / "x" / "c", {"encoder": "c", "seed": 1}, 1)
+    s = summarise(collect(tmp_path / "x"))
+    assert s.score == "wer"
+    assert [w for w in s.warnings if "different scores, so wer" in w and "cer: c" in w]
+    write_han(tmp_path / "x" / "d", {"encoder": "d", "seed": 1}, 1)
+    assert summarise(collect(tmp_path / "x")).score == "wer"  # as many of each
+    write_han(tmp_path / "x" / "e", {"encoder": "e", "seed": 1}, 1)
+    assert summarise(collect(tmp_path / "x")).score == "cer"
+
+
+def test_cer_without_hypotheses_is_that_of_the_result(tmp_path):
+    for encoder, wrong in (("a", 3), ("b", 2)):
+        write_han(tmp_path / "x" / encoder, {"encoder": encoder, "seed": 1}, wrong)
+        (tmp_path / "x" / encoder / "hyps.test.jsonl").unlink()
+    s = summarise(collect(tmp_path / "x"))
+    assert s.configurations[0].rate.value == pytest.approx(0.2)
+    assert "lowest test CER, 20.0 %" in s.answer
+    render(tmp_path / "x")
+
+
 # --- the pages ---------------------------------------------------------------------------------------------------
 
 HOSTILE = "<script>alert(1)</script>"

@@ -11,6 +11,7 @@ from asr_lab.build import build
 from asr_lab.evaluate import evaluate, score
 from asr_lab.files import read_jsonl
 from asr_lab.run import Run
+from asr_lab.sweep.local import line
 from asr_lab.train import train
 
 from .conftest import choices, make_run, tiny
@@ -129,7 +130,8 @@ def test_score_equals_a_fresh_evaluation(trained):
     assert [r["hyp"] for r in fresh] == [r["hyp"] for r in read_jsonl(run.hyps_file("test"))]
 
 
-def test_the_best_checkpoint_is_tested_not_the_last(trained, monkeypatch):
+@pytest.mark.parametrize("kind", ["wer", "cer"])
+def test_the_best_checkpoint_is_tested_not_the_last(kind, trained, monkeypatch, capsys):
     from asr_lab.metrics.wer import ErrorRates
 
     real, calls = ErrorRates.compute, []
@@ -138,23 +140,30 @@ def test_the_best_checkpoint_is_tested_not_the_last(trained, monkeypatch):
         calls.append(1)
         rates = real(self)
         # The first validation of three looks best, whatever the model says.
-        rates["wer"] = torch.tensor([0.1, 0.5, 0.9][len(calls) - 1]) if len(calls) <= 3 else rates["wer"]
+        if len(calls) <= 3:
+            rates[kind] = torch.tensor([0.1, 0.5, 0.9][len(calls) - 1])
+            rates["cer" if kind == "wer" else "wer"] = torch.tensor([0.9, 0.5, 0.1][len(calls) - 1])
         return rates
 
     monkeypatch.setattr(ErrorRates, "compute", compute)
-    run, result = trained("encoder=bilstm", "trainer.max_epochs=3")
+    run, result = trained("encoder=bilstm", "trainer.max_epochs=3", f"data.score={kind}")
     assert result["best"]["epoch"] == 0
+    assert result["score"] == kind
+    assert {"test/wer", "test/cer"} <= result["metrics"].keys()
+    assert f"val/{kind} 10.0 %" in capsys.readouterr().err
+    assert f"test/{kind} {100 * result['metrics'][f'test/{kind}']:.1f} %" in line(run)
     monkeypatch.undo()
     again = {name: evaluate(run, ["test"], name)["test"]["loss"] for name in ("best", "last")}
     assert result["metrics"]["test/loss"] == pytest.approx(again["best"], rel=1e-5)
     assert again["best"] != pytest.approx(again["last"], rel=1e-3)
 
 
-def test_stop_inside_an_epoch_is_validated(trained):
-    run, result = trained("encoder=bilstm", "trainer.max_steps=2")
+@pytest.mark.parametrize("kind", ["wer", "cer"])
+def test_stop_inside_an_epoch_is_validated(kind, trained):
+    run, result = trained("encoder=bilstm", "trainer.max_steps=2", f"data.score={kind}")
     saved = torch.load(run.best_checkpoint, weights_only=False)
     assert saved["global_step"] == 2
-    assert result["metrics"]["val/wer"] >= 0
+    assert result["metrics"][f"val/{kind}"] >= 0
 
 
 def test_nonfinite_gradient_is_skipped_and_counted(trained, monkeypatch):

@@ -68,6 +68,7 @@ def build(config: dict[str, Any]) -> Parts:
         schedule=schedule,
         clipper=clipper,
         max_nonfinite_steps=config["max_nonfinite_steps"],
+        score=data.corpus.score,
     )
     return Parts(data, task)
 

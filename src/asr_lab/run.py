@@ -73,6 +73,11 @@ class Run:
         return self.folder.name
 
     @property
+    def score(self) -> str:
+        """ "wer" or "cer": the rate that chooses the best checkpoint and stands for the run."""
+        return self.config["data"].get("score", "wer")
+
+    @property
     def best_checkpoint(self) -> Path:
         return self.checkpoints / "best.ckpt"
 

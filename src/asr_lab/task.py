@@ -20,7 +20,7 @@ from asr_lab.types import Batch
 
 
 class SpeechTask(LightningModule):
-    """Encoder and decoder trained on batches of features; scored on words.
+    """Encoder and decoder trained on batches of features; scored on words and characters.
 
     Logged keys: `<stage>/loss` (nats per label), `<stage>/wer`, `<stage>/cer` for val and test, and of every training
     step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
@@ -37,12 +37,13 @@ class SpeechTask(LightningModule):
         schedule: Callable[..., Callable[[int], float]],
         clipper: Clipper,
         max_nonfinite_steps: int,
+        score: str,
     ):
         super().__init__()
         self.head = head
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
         self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
-        self.clipper, self.max_nonfinite_steps = clipper, max_nonfinite_steps
+        self.clipper, self.max_nonfinite_steps, self.score_by = clipper, max_nonfinite_steps, score
         self.val_rates, self.test_rates = ErrorRates(), ErrorRates()  # one a split, reset after each epoch
         self.hyps: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
         self.validated_step = -1
@@ -103,7 +104,7 @@ class SpeechTask(LightningModule):
         """One row an utterance: id, reference, hypothesis and their errors."""
         texts = [" ".join(self.tokenizer.decode(h.labels).split()) for h in self.decoder.decode(hidden, lens)]
         return [
-            {"id": i, "ref": ref, "hyp": hyp, **utterance_errors(ref, hyp)}
+            {"id": i, "ref": ref, "hyp": hyp, **utterance_errors(ref, hyp, self.score_by)}
             for i, ref, hyp in zip(batch.ids, batch.texts, texts, strict=True)
         ]
 
@@ -124,7 +125,7 @@ class SpeechTask(LightningModule):
     def _log_rates(self, stage: str) -> None:
         metric = self.rates(stage)
         for name, value in metric.compute().items():
-            # The metric has summed over processes itself; val/wer is on the bar because it chooses the checkpoint.
+            # The metric has summed over processes itself; they are on the bar because one chooses the checkpoint.
             self.log(f"{stage}/{name}", value, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)
         metric.reset()
 

@@ -64,7 +64,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     parts = build(config)
     is_main = is_main_process()
     if is_main:
-        run.write_result(data={"digest": parts.data.corpus.digests()}, environment=environment())
+        run.write_result(score=run.score, data={"digest": parts.data.corpus.digests()}, environment=environment())
 
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = _checkpoint_place(resume) if resume else (0, None)
@@ -131,13 +131,13 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val/wer", mode="min", **shared)
+    best = ModelCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the score of `best`.
     callbacks = [StepSeeds(run.config["seed"]), meter, best, last, often]
     if is_quiet(run.config):
-        callbacks.append(EpochLines())
+        callbacks.append(EpochLines(run.score))
     else:
         from pytorch_lightning.callbacks import RichProgressBar
 
@@ -164,7 +164,7 @@ def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: 
     """Training that stops inside an epoch (max_steps) has weights that no validation has seen: validate them too."""
     if task.validated_step == trainer.global_step:
         return
-    scored = trainer.validate(task, loader, verbose=False)[0]["val/wer"]
+    scored = trainer.validate(task, loader, verbose=False)[0][f"val/{run.score}"]
     if best.best_model_score is None or scored < float(best.best_model_score):
         trainer.save_checkpoint(run.best_checkpoint)
 

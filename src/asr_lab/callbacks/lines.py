@@ -7,9 +7,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class EpochLines(Callback):
-    """`epoch 3/50  step 240  loss 1.234  val/wer 45.2 %  lr 1.0e-03  12 s`"""
+    """`epoch 3/50  step 240  loss 1.234  val/wer 45.2 %  lr 1.0e-03  12 s`, with val/cer where that is the score."""
 
-    def __init__(self) -> None:
+    def __init__(self, score: str) -> None:
+        self._score = f"val/{score}"
         self._start = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -20,7 +21,7 @@ class EpochLines(Callback):
         if "train/loss" in metrics:
             parts.append(f"loss {metrics['train/loss']:.3f}")
         parts.append(f"val/loss {metrics.get('val/loss', float('nan')):.3f}")
-        parts.append(f"val/wer {100 * metrics.get('val/wer', float('nan')):.1f} %")
+        parts.append(f"{self._score} {100 * metrics.get(self._score, float('nan')):.1f} %")
         if "train/lr" in metrics:
             parts.append(f"lr {metrics['train/lr']:.1e}")
         parts.append(f"{time.monotonic() - self._start:.0f} s")

@@ -27,6 +27,8 @@ def evaluate(
     keep_freed_memory()
     torch.set_num_threads(n_threads(found.config["runtime"]["n_threads"]))
     for name, scores in score(found, split, checkpoint).items():
-        values = "  ".join(f"{k} {100 * scores[k]:.2f} %" for k in ("wer", "cer"))
+        values = "  ".join(
+            f"{k} {100 * scores[k]:.2f} %" for k in sorted(("wer", "cer"), key=lambda k: k != found.score)
+        )
         print(f"{name}  {values}  loss {scores['loss']:.4f}  ({scores['utterances']:.0f} utterances, {checkpoint})")
     print(found.folder / "evaluate")

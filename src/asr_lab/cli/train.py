@@ -106,4 +106,4 @@ def _run(cfg) -> float | None:
 
     print(line(run))
     print(run.folder)
-    return result["metrics"].get("test/wer")
+    return result["metrics"].get(f"test/{run.score}")

@@ -47,7 +47,8 @@ def text_problems(
             yield Problem(
                 "characters outside the tokenizer",
                 u.id,
-                f"{shown} in {text[:60]!r}; normalise the text, or tokenizer=char_train / tokenizer.alphabet=...",
+                f"{shown} in {text[:60]!r}; normalise the text, or give the tokenizer what it lacks "
+                "(tokenizer=char_train, tokenizer.alphabet=..., words of the lexicon)",
             )
 
 

@@ -38,14 +38,18 @@ class ErrorRates(Metric):
         return {"wer": (self.word_edits / self.words).float(), "cer": (self.char_edits / self.chars).float()}
 
 
-def utterance_errors(ref: str, hyp: str) -> dict[str, int]:
+def utterance_errors(ref: str, hyp: str, score: str = "wer") -> dict[str, int]:
     """Substitutions, deletions, insertions and reference words; edits and reference characters.
+
+    Whatever stands between words counts as one space. With `score` wer, spaces are characters (as jiwer and the NIST
+    tools count); with cer they are none, for there a space is a matter of layout.
 
     Raises:
         ValueError: the reference is empty (no rate exists).
     """
+    ref, hyp = " ".join(ref.split()), " ".join(hyp.split())
     words = jiwer.process_words(ref, hyp)
-    chars = jiwer.process_characters(ref, hyp)
+    chars = jiwer.process_characters(*((ref, hyp) if score == "wer" else (ref.replace(" ", ""), hyp.replace(" ", ""))))
     return {
         "sub": words.substitutions,
         "del": words.deletions,

@@ -6,6 +6,7 @@ numbers.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from asr_lab.report.records import (
 
 PLAN = "sweep.json"
 METRICS = "metrics.jsonl"
+SCORES = ("wer", "cer")
 STATUSES = ("done", "running", "failed", "interrupted", "exploded")
 
 
@@ -39,6 +41,7 @@ class Cell:
     planned: bool = True
     factors: dict[str, str] = field(default_factory=dict)  # `seed` included
     fingerprint: str = ""
+    score: str = "wer"  # or "cer": what chose its checkpoint; older results say nothing and mean wer
     metrics: dict[str, float] = field(default_factory=dict)  # rates are shares; a nan stays a nan
     numbers: dict[str, float] = field(default_factory=dict)  # parameters, seconds/train, peak_memory_mb, ...
     best: dict[str, float] = field(default_factory=dict)  # epoch, step and value of the checkpoint that was tested
@@ -70,6 +73,12 @@ class Experiment:
     axes: dict[str, list[str]]  # the plan's swept keys; empty without a plan
     cells: tuple[Cell, ...]  # planned ones first, in the plan's order
     damage: tuple[str, ...]  # of files that belong to no cell
+
+    @property
+    def score(self) -> str:
+        """What ranks the configurations: the score of most finished cells, wer among equals."""
+        counts = Counter(c.score for c in self.cells if c.done and c.planned)
+        return max(SCORES, key=lambda s: counts[s])
 
 
 def collect(folder: Path) -> Experiment:
@@ -135,8 +144,9 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         scores = read_scores(folder / HYPS, damage)
         curve = read_curve(folder / METRICS, damage)
     metrics = as_numbers(result.get("metrics"))
-    if status == "done" and scores is None and not math.isfinite(metrics.get("test/wer", math.nan)):
-        status, reason = "damaged", f"{RESULT} says done, but there is no usable test/wer and no {HYPS}"
+    score = "cer" if result.get("score") == "cer" else "wer"
+    if status == "done" and scores is None and not math.isfinite(metrics.get(f"test/{score}", math.nan)):
+        status, reason = "damaged", f"{RESULT} says done, but there is no usable test/{score} and no {HYPS}"
     return Cell(
         name=folder.name,
         status=status,
@@ -144,6 +154,7 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         planned=planned,
         factors={k: as_text(v) for k, v in as_object(result.get("factors")).items()} | own,
         fingerprint=fingerprint,
+        score=score,
         metrics=metrics,
         numbers=as_numbers({k: v for k, v in result.items() if k not in ("seconds", "best")})
         | {f"seconds/{k}": v for k, v in as_numbers(result.get("seconds")).items()},

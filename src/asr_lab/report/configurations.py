@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_lab.report.collect import Cell, Experiment
+from asr_lab.report.collect import SCORES, Cell, Experiment
 from asr_lab.report.stats import Comparison, Interval, compare, error_rate
 
 MIN_SPEAKERS = 10  # fewer blocks than this say little about their spread
@@ -26,9 +26,8 @@ class Spread(NamedTuple):
     high: float
 
 
-# What the main table shows next to the error rates, each read from one cell.
+# What the main table shows next to the error rates, each read from one cell. A key "val" stands for val/<score>.
 COLUMNS: dict[str, Callable[[Cell], float]] = {
-    "val/wer": lambda c: c.best.get("val/wer", c.metrics.get("val/wer", math.nan)),
     "train/clipped": lambda c: c.metrics.get("train/clipped", math.nan),
     "parameters": lambda c: c.numbers.get("parameters", math.nan),
     "seconds/train": lambda c: c.numbers.get("seconds/train", math.nan),
@@ -43,13 +42,23 @@ class Configuration:
 
     factors: dict[str, str]  # swept ones, without the seed
     cells: tuple[Cell, ...]  # whatever their status
+    score: str  # "wer" or "cer": which of the two rates ranks it
     wer: Interval  # on the test set, mean over the finished seeds; ends are nan where no interval can be made
     cer: Interval
-    delta: Interval  # test WER minus that of the best configuration; nan where the two cannot be compared
+    delta: Interval  # the score minus that of the best configuration; nan where the two cannot be compared
     best: bool
     tied: bool  # with the best
-    wer_range: Spread
-    columns: dict[str, Spread]  # keys of COLUMNS
+    columns: dict[str, Spread]  # keys of COLUMNS, and "val": the score on the validation set
+
+    @property
+    def rate(self) -> Interval:
+        """The one of `wer` and `cer` that is the score."""
+        return self.wer if self.score == "wer" else self.cer
+
+    @property
+    def other(self) -> Interval:
+        """The one that is not."""
+        return self.cer if self.score == "wer" else self.wer
 
     @property
     def done(self) -> list[Cell]:
@@ -89,11 +98,14 @@ class ScoredSet(NamedTuple):
     note: str  # the same in words, with the reason
 
 
-def cell_wer(cell: Cell) -> float:
-    """Test WER (a share) from the counts of the hypotheses, or else the run's own number."""
-    if cell.scores is not None:
-        return float(error_rate(cell.scores.errors, cell.scores.words))
-    return cell.metrics.get("test/wer", math.nan)
+def cell_rate(cell: Cell, score: str) -> float:
+    """Test WER or CER (a share) from the counts of the hypotheses, or else the run's own number."""
+    counts = cell.scores.counts(score) if cell.scores else None
+    return float(error_rate(*counts)) if counts else cell.metrics.get(f"test/{score}", math.nan)
+
+
+def _best_val(cell: Cell, score: str) -> float:
+    return cell.best.get(f"val/{score}", cell.metrics.get(f"val/{score}", math.nan))
 
 
 def swept_factors(experiment: Experiment) -> list[str]:
@@ -112,47 +124,48 @@ def scored_sets(cells: Iterable[Cell]) -> list[ScoredSet]:
 
 
 def configurations(experiment: Experiment, n_resamples: int, level: float, seed: int) -> list[Configuration]:
-    """The planned cells by configuration: finished ones by test WER, then the others in the plan's order."""
+    """The planned cells by configuration: finished ones by their test rate, then the others in the plan's order."""
     cells = [c for c in experiment.cells if c.planned]
     swept = swept_factors(experiment)
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault(tuple(cell.factors.get(k, "?") for k in swept), []).append(cell)
-    rows = [_plain(dict(zip(swept, values, strict=True)), group) for values, group in groups.items()]
+    score = experiment.score
+    rows = [_plain(dict(zip(swept, values, strict=True)), group, score) for values, group in groups.items()]
     for number, on in enumerate(scored_sets(cells)):
         same = [i for i, row in enumerate(rows) if row.done and all(_key(c) == on.key for c in row.done)]
         options = {"blocks": on.blocks, "n_resamples": n_resamples, "level": level, "seed": seed}
-        by_word = _compare([rows[i] for i in same], on.cell, "errors", "words", **options)
-        by_char = _compare([rows[i] for i in same], on.cell, "char_errors", "chars", **options)
-        for i, word, char in zip(same, by_word, by_char or [None] * len(same), strict=True):
-            rows[i] = replace(rows[i], wer=word.rate, cer=char.rate if char else rows[i].cer)
-            if number == 0:  # the most common test set names the best; others are shown, not compared
-                rows[i] = replace(rows[i], delta=word.delta, best=word.best, tied=word.tied)
-    return sorted(rows, key=lambda r: (not r.done, math.isnan(r.wer.value), r.wer.value))
+        for kind in SCORES:
+            for i, found in zip(same, _compare([rows[i] for i in same], kind, **options), strict=False):
+                rows[i] = replace(rows[i], **{kind: found.rate})
+                if kind == score and number == 0:  # the most common test set names the best; others are only shown
+                    rows[i] = replace(rows[i], delta=found.delta, best=found.best, tied=found.tied)
+    return sorted(rows, key=lambda r: (not r.done, math.isnan(r.rate.value), r.rate.value))
 
 
-def _compare(rows: list[Configuration], cell: Cell, edits: str, total: str, **options) -> list[Comparison]:
-    """`compare` on the named counts of `Scores`; nothing where an older layout has none."""
-    words = getattr(cell.scores, total)
-    if words is None:
+def _compare(rows: list[Configuration], score: str, **options) -> list[Comparison]:
+    """`compare` on words or characters of cells that share a test set; nothing where an older layout has no counts."""
+    counts = [[pair for c in row.done if c.scores and (pair := c.scores.counts(score))] for row in rows]
+    if any(len(pairs) < len(row.done) for pairs, row in zip(counts, rows, strict=True)):
         return []
-    return compare([np.stack([getattr(c.scores, edits) for c in row.done]) for row in rows], words, **options)
+    return compare([np.stack([edits for edits, _ in pairs]) for pairs in counts], counts[0][0][1], **options)
 
 
-def _plain(factors: dict[str, str], group: list[Cell]) -> Configuration:
+def _plain(factors: dict[str, str], group: list[Cell], score: str) -> Configuration:
     """What can be said without counts per utterance: means and ranges, no interval."""
     done = [c for c in group if c.done]
-    wer, cer = _spread(map(cell_wer, done)), _spread(c.metrics.get("test/cer", math.nan) for c in done)
+    wer, cer = _spread(cell_rate(c, "wer") for c in done), _spread(cell_rate(c, "cer") for c in done)
+    spreads = {name: _spread(map(read, done)) for name, read in COLUMNS.items()}
     return Configuration(
         factors=factors,
         cells=tuple(group),
+        score=score,
         wer=_NONE._replace(value=wer.mean),
         cer=_NONE._replace(value=cer.mean),
         delta=_NONE,
         best=False,
         tied=False,
-        wer_range=wer,
-        columns={name: _spread(map(read, done)) for name, read in COLUMNS.items()},
+        columns={"val": _spread(_best_val(c, score) for c in done), **spreads},
     )
 
 

@@ -1,4 +1,4 @@
-"""Validation WER over a run, one curve per configuration: mean over seeds and their range."""
+"""The score on the validation set over a run, one curve per configuration: mean over seeds and their range."""
 
 import math
 
@@ -12,15 +12,15 @@ _POINTS = 60  # on a chart over seconds, where seeds were measured at different 
 
 
 def by_epoch(configuration: Configuration) -> Line | None:
-    """`val/wer` at the epochs that every finished seed reached: a mean over changing seeds would jump."""
-    runs = [dict(_points(cell, "epoch")) for cell in configuration.done]
+    """`val/<score>` at the epochs that every finished seed reached: a mean over changing seeds would jump."""
+    runs = [dict(_points(cell, "epoch", configuration.score)) for cell in configuration.done]
     epochs = sorted(set.intersection(*map(set, runs))) if runs else []
     return _line(configuration, np.array(epochs), np.array([[run[e] for e in epochs] for run in runs]))
 
 
 def by_seconds(configuration: Configuration) -> Line | None:
-    """`val/wer` against seconds of training, interpolated where every finished seed was running."""
-    runs = [np.array(sorted(_points(cell, "seconds"))) for cell in configuration.done]
+    """`val/<score>` against seconds of training, interpolated where every finished seed was running."""
+    runs = [np.array(sorted(_points(cell, "seconds", configuration.score))) for cell in configuration.done]
     if not runs or not all(len(run) for run in runs):
         return None
     start, end = max(run[0, 0] for run in runs), min(run[-1, 0] for run in runs)
@@ -28,8 +28,8 @@ def by_seconds(configuration: Configuration) -> Line | None:
     return _line(configuration, xs, np.array([np.interp(xs, run[:, 0], run[:, 1]) for run in runs]))
 
 
-def _points(cell: Cell, x: str) -> list[tuple[float, float]]:
-    rows = [(row.get(x, math.nan), row.get("val/wer", math.nan)) for row in cell.curve]
+def _points(cell: Cell, x: str, score: str) -> list[tuple[float, float]]:
+    rows = [(row.get(x, math.nan), row.get(f"val/{score}", math.nan)) for row in cell.curve]
     return [(a, b) for a, b in rows if math.isfinite(a) and math.isfinite(b)]
 
 

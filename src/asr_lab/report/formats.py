@@ -58,9 +58,9 @@ def span(spread: Spread, show: Callable[[float], str]) -> str:
     return f"{number if unit == other else low} – {high}"
 
 
-# Heading, unit-giving formatter and explanation of each of `configurations.COLUMNS`.
+# Heading, unit-giving formatter and explanation of each of a configuration's columns; {score} is WER or CER.
 HEADINGS: dict[str, tuple[str, Callable[[float], str], str]] = {
-    "val/wer": ("best val WER %", percent, "validation WER of the checkpoint that was tested"),
+    "val": ("best val {score} %", percent, "validation {score} of the checkpoint that was tested"),
     "train/clipped": ("clipped steps %", percent, "share of training steps whose gradient was clipped"),
     "parameters": ("parameters", short, "trainable parameters"),
     "seconds/train": ("training", seconds, "wall-clock time of training"),

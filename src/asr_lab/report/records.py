@@ -31,6 +31,12 @@ class Scores(NamedTuple):
         """(N,) word edits: S + D + I."""
         return self.edits.sum(1)
 
+    def counts(self, score: str) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """(edits (N,), reference units (N,)) in words for wer, in characters for cer; None where there are none."""
+        if score == "wer":
+            return self.errors, self.words
+        return None if self.char_errors is None or self.chars is None else (self.char_errors, self.chars)
+
 
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     """A JSON object and no damage, or nothing and one line that names the file."""
@@ -73,7 +79,7 @@ def read_scores(path: Path, damage: list[str]) -> Scores | None:
     if not rows or len(set(ids)) < len(ids):
         problem = problem or ("the same id twice" if rows else "empty")
     if problem:
-        damage.append(f"{path.name}: {problem}; not used: the WER is that of {RESULT}, without an interval")
+        damage.append(f"{path.name}: {problem}; not used: the rates are those of {RESULT}, without an interval")
         return None
     named = all(isinstance(row.get("speaker"), str | int) for row in rows)
     return Scores(

@@ -18,13 +18,13 @@ from rich.text import Text
 from asr_lab import __version__
 from asr_lab.files import write_text
 from asr_lab.report import curves
-from asr_lab.report.collect import Cell, Scores, collect
-from asr_lab.report.configurations import Configuration, cell_wer
+from asr_lab.report.collect import Cell, collect
+from asr_lab.report.configurations import Configuration, cell_rate
 from asr_lab.report.formats import HEADINGS, between, level, percent, seconds, short, span
 from asr_lab.report.stats import error_rate
 from asr_lab.report.summary import Summary, summarise
 from asr_lab.report.svg import MAX_LINES, interval_chart, line_chart, style
-from asr_lab.report.words import align, columns, confusions
+from asr_lab.report.words import align, columns, confusions, units
 
 WORST = 10
 CONFUSIONS = 12
@@ -65,14 +65,14 @@ def table(folder: Path) -> Table:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    wer = f"test WER % ({level(summary.level)})"
-    for name in [*(summary.swept or ["configuration"]), wer, "to best", "seeds", ""]:
-        out.add_column(Text(name), justify="right" if name in (wer, "seeds", "to best") else "left", no_wrap=True)
+    rate = f"test {summary.score.upper()} % ({level(summary.level)})"
+    for name in [*(summary.swept or ["configuration"]), rate, "to best", "seeds", ""]:
+        out.add_column(Text(name), justify="right" if name in (rate, "seeds", "to best") else "left", no_wrap=True)
     for row in summary.configurations:
         mark = "best" if row.best else "tied" if row.tied else ""
         cells = [
             *(row.factors.values() or ["all"]),
-            percent(row.wer.value) + (f" ({between(row.wer)})" if row.done else ""),
+            percent(row.rate.value) + (f" ({between(row.rate)})" if row.done else ""),
             between(row.delta, signed=True) if row.comparable and not row.best else "",
             f"{len(row.done)}/{len(row.cells)}",
             mark or ("" if row.done else "no result"),
@@ -91,19 +91,27 @@ def results_csv(summary: Summary) -> str:
     factors, metrics, numbers = (
         list(dict.fromkeys(k for c in cells for k in getattr(c, part))) for part in ("factors", "metrics", "numbers")
     )
-    fixed = ["cell", "planned", "status", "reason", "fingerprint", "commit", "test_digest"]
-    counted = ["counted/words", "counted/sub", "counted/del", "counted/ins", "counted/wer"]
+    fixed = ["cell", "planned", "status", "reason", "fingerprint", "commit", "test_digest", "score"]
+    counted = [f"counted/{k}" for k in ("words", "sub", "del", "ins", "wer", "chars", "char_errors", "cer")]
     names = [*fixed, *counted, *metrics, *numbers]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(_safe, [*fixed, *(f"factor.{k}" if k in names else k for k in factors), *names[len(fixed) :]]))
     for c in cells:
         head = [c.name, c.planned, c.status, c.reason, c.fingerprint, c.git.get("commit"), c.digest.get("test")]
-        counts = [None] * 4 if c.scores is None else [int(c.scores.words.sum()), *map(int, c.scores.edits.sum(0))]
-        wer = None if c.scores is None else cell_wer(c)
+        head.append(c.score if c.done else None)
         values = [c.metrics.get(k) for k in metrics] + [c.numbers.get(k) for k in numbers]
-        writer.writerow(map(_safe, [*head, *(c.factors.get(k) for k in factors), *counts, wer, *values]))
+        writer.writerow(map(_safe, [*head, *(c.factors.get(k) for k in factors), *_counted(c), *values]))
     return out.getvalue()
+
+
+def _counted(cell: Cell) -> list[float | None]:
+    """The sums behind the rates of a cell, in the order of the columns `counted/...`."""
+    if cell.scores is None:
+        return [None] * 8
+    s, chars = cell.scores, cell.scores.counts("cer")
+    by_word = [int(s.words.sum()), *map(int, s.edits.sum(0)), cell_rate(cell, "wer")]
+    return by_word + ([int(chars[1].sum()), int(chars[0].sum()), cell_rate(cell, "cer")] if chars else [None] * 3)
 
 
 def _safe(value: object) -> object:
@@ -118,22 +126,29 @@ def _safe(value: object) -> object:
 
 
 def _context(summary: Summary) -> dict:
-    rows = [r for r in summary.configurations if r.done]
+    rows, score = [r for r in summary.configurations if r.done], summary.score
+    rate = score.upper()
+    headings = {
+        k: (heading.format(score=rate), show, why.format(score=rate)) for k, (heading, show, why) in HEADINGS.items()
+    }
     lines = {name: [line for r in rows if (line := make(r))] for name, make in _CURVES.items()}
     return {
         "s": summary,
         "e": summary.experiment,
         "rows": summary.configurations,
-        "columns": {k: v for k, v in HEADINGS.items() if any(math.isfinite(r.columns[k].mean) for r in rows)},
+        "rate": rate,
+        "other": "CER" if score == "wer" else "WER",
+        "units": "words" if score == "wer" else "characters",
+        "columns": {k: v for k, v in headings.items() if any(math.isfinite(r.columns[k].mean) for r in rows)},
         "styles": [style(i) for i in range(len(rows))],  # finished rows come first
         "intervals": interval_chart(
-            [(r.short, r.wer, [cell_wer(c) for c in r.done]) for r in rows],
-            f"Test WER of {len(rows)} configurations with {level(summary.level)} intervals",
+            [(r.short, r.rate, [cell_rate(c, score) for c in r.done]) for r in rows],
+            f"Test {rate} of {len(rows)} configurations with {level(summary.level)} intervals",
         ),
-        "curves": [line_chart(some, f"Validation WER against {x}", x, "val WER %") for x, some in lines.items()],
+        "curves": [line_chart(some, f"Validation {rate} against {x}", x, f"val {rate} %") for x, some in lines.items()],
         "undrawn": max(0, len(rows) - MAX_LINES),
-        "worst": _worst(summary.best_cell),
-        "confusions": _confusions(summary.best),
+        "worst": _worst(summary.best_cell, score),
+        "confusions": _confusions(summary.best, score),
         "environment": _environment([c for r in rows for c in r.done]),
         "version": __version__,
     }
@@ -142,29 +157,34 @@ def _context(summary: Summary) -> dict:
 _CURVES = {"epoch": curves.by_epoch, "seconds of training": curves.by_seconds}
 
 
-def _worst(cell: Cell | None) -> list[dict]:
+def _worst(cell: Cell | None, score: str) -> list[dict]:
     """The utterances that cost the cell most edits, the shorter first among equals."""
-    if cell is None or cell.scores is None:
+    counts = cell.scores.counts(score) if cell and cell.scores else None
+    if cell is None or cell.scores is None or counts is None:
         return []
-    s: Scores = cell.scores
-    order = sorted(range(len(s.ids)), key=lambda i: (-s.errors[i], s.words[i], s.ids[i]))[:WORST]
-    return [
-        {
-            "id": s.ids[i],
-            "speaker": s.speakers[i] if s.speakers else "",
-            "edits": dict(zip("SDI", map(int, s.edits[i]), strict=True)),
-            "words": int(s.words[i]),
-            "pairs": (pairs := align(s.refs[i], s.hyps[i])),
-            "columns": columns(pairs),
-        }
-        for i in order
-        if s.errors[i]
-    ]
+    s, (errors, lengths) = cell.scores, counts
+    order = sorted(range(len(s.ids)), key=lambda i: (-errors[i], lengths[i], s.ids[i]))[:WORST]
+    found = []
+    for i in (i for i in order if errors[i]):
+        pairs = align(units(s.refs[i], score), units(s.hyps[i], score))
+        edits = s.edits[i] if score == "wer" else [sum(p.mark == mark for p in pairs) for mark in "SDI"]
+        found.append(
+            {
+                "id": s.ids[i],
+                "speaker": s.speakers[i] if s.speakers else "",
+                "edits": dict(zip("SDI", map(int, edits), strict=True)),
+                "length": int(lengths[i]),
+                "pairs": pairs,
+                "columns": columns(pairs),
+            }
+        )
+    return found
 
 
-def _confusions(row: Configuration | None) -> list:
+def _confusions(row: Configuration | None, score: str) -> list:
     cells = [c.scores for c in row.done if c.scores] if row else []
-    return confusions(((r, h) for s in cells for r, h in zip(s.refs, s.hyps, strict=True) if r != h), CONFUSIONS)
+    wrong = ((r, h) for s in cells for r, h in zip(s.refs, s.hyps, strict=True) if r != h)
+    return confusions(((units(r, score), units(h, score)) for r, h in wrong), CONFUSIONS)
 
 
 def _environment(cells: list[Cell]) -> dict[str, list[str]]:
@@ -176,9 +196,16 @@ def _environment(cells: list[Cell]) -> dict[str, list[str]]:
     return {k: list(v) for k, v in facts.items()}
 
 
-def _kinds(cell: Cell) -> list[float]:
-    """Substitutions, deletions and insertions, each over the reference words."""
-    return [] if cell.scores is None else [float(error_rate(kind, cell.scores.words)) for kind in cell.scores.edits.T]
+def _kinds(cell: Cell, score: str) -> list[float]:
+    """Substitutions, deletions and insertions, each over the reference words (or characters)."""
+    s, counts = cell.scores, cell.scores.counts(score) if cell.scores else None
+    if s is None or counts is None:
+        return []
+    if score == "wer":
+        return [float(error_rate(kind, s.words)) for kind in s.edits.T]
+    pairs = zip(s.refs, s.hyps, strict=True)
+    marks = [p.mark for r, h in pairs if r != h for p in align(units(r, score), units(h, score))]
+    return [float(error_rate([marks.count(kind)], [counts[1].sum()])) for kind in "SDI"]
 
 
 def _environment_of(**options) -> Environment:
@@ -190,7 +217,7 @@ def _environment_of(**options) -> Environment:
         **options,
     )
     env.filters.update(percent=percent, between=between, seconds=seconds, short=short, level=level)
-    env.filters.update(kinds=_kinds, wer=cell_wer)
+    env.filters.update(kinds=_kinds, rate=cell_rate)
     env.globals.update(span=span, percent=percent)
     return env
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asr_lab.report.collect import Cell, Experiment
-from asr_lab.report.configurations import Configuration, cell_wer, configurations, scored_sets, swept_factors
+from asr_lab.report.configurations import Configuration, cell_rate, configurations, scored_sets, swept_factors
 from asr_lab.report.formats import between, level, percent
 from asr_lab.report.stats import LEVEL, N_RESAMPLES
 
@@ -20,7 +20,7 @@ class Summary:
     experiment: Experiment
     swept: tuple[str, ...]  # factors that make a configuration
     fixed: dict[str, str]  # factors that every cell shares
-    configurations: tuple[Configuration, ...]  # finished ones by test WER, then the others
+    configurations: tuple[Configuration, ...]  # finished ones by the score on the test set, then the others
     unplanned: tuple[Cell, ...]  # runs found in the folder that the plan does not know
     answer: str
     warnings: tuple[str, ...]
@@ -31,13 +31,18 @@ class Summary:
     resample_seed: int = SEED
 
     @property
+    def score(self) -> str:
+        """ "wer" or "cer": what ranks the configurations."""
+        return self.experiment.score
+
+    @property
     def best(self) -> Configuration | None:
         return next((c for c in self.configurations if c.best), None)
 
     @property
     def best_cell(self) -> Cell | None:
         """The best configuration's best seed: whose hypotheses are worth reading."""
-        return min(self.best.done, key=cell_wer) if self.best else None
+        return min(self.best.done, key=lambda c: cell_rate(c, self.score)) if self.best else None
 
 
 def summarise(experiment: Experiment) -> Summary:
@@ -53,28 +58,28 @@ def summarise(experiment: Experiment) -> Summary:
         fixed={k: next(c.factors[k] for c in planned if k in c.factors) for k in fixed},
         configurations=tuple(rows),
         unplanned=tuple(c for c in experiment.cells if not c.planned),
-        answer=_answer(rows),
-        warnings=tuple(_warnings(rows)),
+        answer=_answer(rows, experiment.score.upper()),
+        warnings=tuple(_warnings(rows, experiment.score)),
         failures=tuple(_failures(experiment)),
         resampled=sets[0].note if sets else "nothing (no finished cell has usable counts per utterance)",
     )
 
 
-def _answer(rows: list[Configuration]) -> str:
+def _answer(rows: list[Configuration], rate: str) -> str:
     """The result in words, computed from the comparison alone."""
     best = next((r for r in rows if r.best), None)
     if best is None:
         first = next((r for r in rows if r.done), None)
-        if first is None or math.isnan(first.wer.value):
-            return "No planned cell has a test WER yet."
+        if first is None or math.isnan(first.rate.value):
+            return f"No planned cell has a test {rate} yet."
         return (
-            f"{first.label} has the lowest test WER, {percent(first.wer.value)} %, but without counts per utterance "
-            "nothing says how sure that is."
+            f"{first.label} has the lowest test {rate}, {percent(first.rate.value)} %, but without counts per "
+            "utterance nothing says how sure that is."
         )
     n = len(best.done)
     how = f"mean of {n} seeds" if n > 1 else ONE_SEED
-    sure = "no interval" if math.isnan(best.wer.low) else f"{level(LEVEL)} interval {between(best.wer)} %"
-    text = f"Best configuration: {best.label}, with {percent(best.wer.value)} % test WER ({sure}; {how})"
+    sure = "no interval" if math.isnan(best.rate.low) else f"{level(LEVEL)} interval {between(best.rate)} %"
+    text = f"Best configuration: {best.label}, with {percent(best.rate.value)} % test {rate} ({sure}; {how})"
     others = [r for r in rows if r.comparable and not r.best]
     tied = [r.label for r in others if r.tied]
     if not others:
@@ -93,9 +98,10 @@ def _answer(rows: list[Configuration]) -> str:
     return text + (f" {unfinished} of {sum(len(r.cells) for r in rows)} cells did not finish." if unfinished else "")
 
 
-def _warnings(rows: list[Configuration]) -> Iterable[str]:
+def _warnings(rows: list[Configuration], score: str) -> Iterable[str]:
     """What a careful reader would ask about before believing the table."""
     done = [c for r in rows for c in r.done]
+    yield from _different(done, "scores", lambda c: c.score, f"{score} (that of most) ranks them all")
     yield from _different(done, "test data", lambda c: c.digest.get("test"), "their error rates cannot be compared")
     yield from _different(done, "training data", lambda c: c.digest.get("train"), "the data is a factor too")
     yield from _different(done, "commits", lambda c: c.git.get("commit"), "the code is a factor too")
@@ -108,9 +114,9 @@ def _warnings(rows: list[Configuration]) -> Iterable[str]:
     dirty = [c.name for c in done if c.git.get("dirty") == "true"]
     if dirty:
         yield f"{_few(dirty)} ran with uncommitted changes: the commit does not tell the code."
-    off = [c.name for c in done if abs(cell_wer(c) - c.metrics.get("test/wer", cell_wer(c))) > 1e-4]
+    off = [c.name for c in done if abs((rate := cell_rate(c, score)) - c.metrics.get(f"test/{score}", rate)) > 1e-4]
     if off:
-        yield f"{_few(off)}: test/wer in result.json is not the one counted from the hypotheses, which is shown."
+        yield f"{_few(off)}: test/{score} in result.json is not the one counted from the hypotheses, which is shown."
     yield from _different(
         done,
         "machines",

@@ -1,4 +1,4 @@
-"""Which words went wrong: the alignment behind S, D and I, for one utterance and summed over many."""
+"""Which words (or characters) went wrong: the alignment behind S, D and I, for one utterance and summed over many."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +15,11 @@ class Pair(NamedTuple):
     mark: str  # "" equal, "S" substituted, "D" deleted, "I" inserted
     ref: str  # "" for an insertion
     hyp: str  # "" for a deletion
+
+
+def units(text: str, score: str) -> str:
+    """What `score` counts, as words: the text itself for wer, its characters without spaces for cer."""
+    return text if score == "wer" else " ".join("".join(text.split()))
 
 
 def align(ref: str, hyp: str) -> list[Pair]:

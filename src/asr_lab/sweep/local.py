@@ -123,8 +123,8 @@ def line(run: Run) -> str:
     result = run.result() or {}
     if result.get("status") != "done":
         return f"{result.get('status')}  {run.name}  {result.get('reason')}"
-    wer = 100 * result["metrics"].get("test/wer", float("nan"))
-    return f"done  {run.name}  test/wer {wer:.1f} %  {result['seconds']['total']:.0f} s"
+    rate = 100 * result["metrics"].get(f"test/{run.score}", float("nan"))
+    return f"done  {run.name}  test/{run.score} {rate:.1f} %  {result['seconds']['total']:.0f} s"
 
 
 def _note(run: Run, **changes: Any) -> None:
@@ -139,5 +139,5 @@ def _returned(run: Run, cfg: DictConfig) -> JobReturn:
     job = JobReturn(overrides=list(cfg.hydra.overrides.task), cfg=cfg, hydra_cfg=cfg, working_dir=str(run.folder))
     job.task_name = cfg.hydra.job.name
     job.status = JobStatus.COMPLETED
-    job.return_value = result["metrics"].get("test/wer")
+    job.return_value = result["metrics"].get(f"test/{run.score}")
     return job
