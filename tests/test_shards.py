@@ -1,4 +1,4 @@
-"""Tar shards: reading them in place, and batches that use up one shard after another, counted over ranks and workers."""
+"""Tar shards: read in place, and batches that use up one after another, counted over ranks and workers."""
 
 import io
 import json

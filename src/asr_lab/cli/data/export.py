@@ -48,7 +48,7 @@ def _utterances(source: str) -> "tuple[Path, list[Utterance]]":
     """Of a manifest as it is; of a corpus with its splits, a carved one too, and the manifest's texts."""
     from asr_lab.data.manifest import read_manifest
 
-    path = Path(source).expanduser()
+    path = Path(source).expanduser().absolute()
     if path.is_dir():
         path /= "manifest.jsonl"
     if path.exists() or path.suffix in (".json", ".jsonl"):

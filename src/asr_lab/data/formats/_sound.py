@@ -71,8 +71,9 @@ def each_content(utterances: list[Utterance]) -> Iterator[Sound]:
 
 
 def file_key(name: str) -> str:
-    """A name of letters, digits, "_" and "-" alone: fit for a file, and for a key of WebDataset."""
-    return re.sub(r"[^\w-]", "_", name)[-60:]  # the end tells more than the beginning
+    """A name of letters, digits, "_" and "-" alone, no sign first: fit for a file, and for a key of WebDataset."""
+    key = re.sub(r"[^\w-]", "_", name)[-60:]  # the end tells more than the beginning
+    return f"u{key}" if key.startswith(("_", "-")) else key  # "__" marks notes, "-" options
 
 
 def file_keys(utterances: Iterable[Utterance]) -> Iterator[str]:

@@ -110,6 +110,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             with _lock(folder):
                 yield folder
+                refuse_existing(path)  # another process may have been quicker
                 os.replace(folder, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

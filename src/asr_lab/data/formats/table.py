@@ -74,9 +74,12 @@ def write(utterances: list[Utterance], target: Target) -> None:
     needs_ending(target.path, ".csv", ".tsv")
     folder = target.path.absolute().parent
     text = io.StringIO(newline="")
-    table = csv.writer(text, delimiter=_delimiter(target.path, ""), lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    cells = [[row(u, folder).get(column, "") for column in COLUMNS] for u in utterances]
+    # A lone carriage return ends a line for readers, but Python's writer would not quote it.
+    quoting = csv.QUOTE_ALL if any("\r" in str(c) for line in cells for c in line) else csv.QUOTE_MINIMAL
+    table = csv.writer(text, delimiter=_delimiter(target.path, ""), lineterminator="\n", quoting=quoting)
     table.writerow(COLUMNS)
-    table.writerows([row(u, folder).get(column, "") for column in COLUMNS] for u in utterances)
+    table.writerows(cells)
     write_atomic(target.path, lambda f: f.write(text.getvalue().encode()))
 
 
