@@ -94,7 +94,7 @@ def test_experiment_composes_and_says_what_it_asks(name, monkeypatch):
         ("optimizer", "lrr", 3, "AdamW got an unexpected 'lrr'"),
         ("optimizer", "lr", "fast", "AdamW wants lr as .*'fast' came"),
         ("encoder", "n_layers", 1.5, "wants n_layers as int"),
-        ("frontend", "cmvn", {"_target_": "asr_lab.frontend.cmvn.UtteranceCmvn", "epps": 1}, "unexpected 'epps'"),
+        ("frontend", "cmvn", {"_target_": "asr_lab.frontend.cmvn.MomentCmvn", "epps": 1}, "unexpected 'epps'"),
         ("clipping", "_target_", "asr_lab.clipping.norm.Nothing", "cannot be imported"),
         ("trainer", "max_epoch", 3, "did you mean 'max_epochs'"),
     ],

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from asr_lab.build import build, make
 from asr_lab.build import build_data as _build_data
 from asr_lab.data import audio, check
-from asr_lab.data.batching import DurationBuckets
 from asr_lab.data.corpus import carve
 from asr_lab.data.manifest import Utterance, read_manifest
 from asr_lab.data.speech import collate
@@ -251,78 +250,6 @@ def test_carving_values_that_cannot_be(corpus, key, value):
 
 
 # Batches
-
-DURATIONS = [0.5 + 0.07 * (i * 37 % 101) for i in range(101)]
-
-
-def buckets(**changes) -> DurationBuckets:
-    values = {
-        "durations": DURATIONS,
-        "shuffle": True,
-        "seed": 3,
-        "batch_seconds": 20.0,
-        "n_buckets": 6,
-        "reshuffle": True,
-    }
-    return DurationBuckets(**{**values, **changes})
-
-
-def test_an_epoch_has_every_utterance_once():
-    sampler = buckets()
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        items = list(sampler)
-        assert len(items) == len(sampler)
-        assert {e for e, _ in items} == {epoch}
-        assert sorted(i for _, batch in items for i in batch) == list(range(101))
-
-
-def test_batches_stay_within_their_seconds_and_are_shuffled():
-    sampler = buckets()
-    first = list(sampler)
-    assert all(max(DURATIONS[i] for i in b) * len(b) <= 20.0 for _, b in first)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert [b for _, b in first] != [b for _, b in second]
-    assert len(first) == len(second)
-    assert list(buckets(seed=4)) != first
-    assert list(buckets()) == first
-
-
-def test_batches_can_stay_the_same():
-    sampler = buckets(reshuffle=False)
-    first = [b for _, b in sampler]
-    sampler.set_epoch(5)
-    assert [b for _, b in sampler] == first
-
-
-def padding(sampler) -> float:
-    padded = sum(max(DURATIONS[i] for i in b) * len(b) for _, b in sampler)
-    return padded / sum(DURATIONS) - 1
-
-
-def test_buckets_waste_less_than_random_order():
-    assert padding(buckets()) < 0.5 * padding(buckets(n_buckets=1))
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_an_epoch(world):
-    parts = [list(buckets(rank=r, world_size=world)) for r in range(world)]
-    assert len({len(p) for p in parts}) == 1  # every rank takes as many steps
-    assert {i for p in parts for _, b in p for i in b} == set(range(101))
-    exact = [list(buckets(rank=r, world_size=world, shuffle=False)) for r in range(world)]
-    assert sorted(i for p in exact for _, b in p for i in b) == list(range(101))
-    assert [len(p) for p in exact] == [len(buckets(rank=r, world_size=world, shuffle=False)) for r in range(world)]
-
-
-def test_utterance_longer_than_a_batch_stands_alone():
-    assert sorted(len(b) for _, b in buckets(durations=[50.0, 1.0], n_buckets=2)) == [1, 1]
-
-
-@pytest.mark.parametrize("bad", [{"batch_seconds": 0}, {"n_buckets": 0}])
-def test_batching_values_that_cannot_be(bad):
-    with pytest.raises(ConfigError, match="must be positive"):
-        buckets(**bad)
 
 
 def test_collate_pads_with_zeros_and_keeps_lengths():

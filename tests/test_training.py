@@ -57,14 +57,30 @@ def test_resumed_equals_uninterrupted(encoder, trained, tones, tmp_path):
     """Stopped in the middle of the third of four epochs by SIGTERM, as a scheduler would."""
     overrides = [f"encoder={encoder}", "augment=specaugment_speed", "trainer.max_epochs=4"]
     whole_run, whole = trained(*overrides, name="whole")
-    folder = tmp_path / "cut"
-    make_run(folder, tiny(tones, *overrides))
-    assert interrupted_at(folder, step=2 * whole["steps"] // 4 + 2) == 143
+    half = whole["steps"] // 2
+    compare_with_resumed(whole_run, whole, tmp_path / "cut", tiny(tones, *overrides), stop=half + 2, resumed=half)
+
+
+@pytest.mark.parametrize(
+    "changes", [[], ["runtime.n_workers=1", "cache=none"], ["trainer.accumulate_grad_batches=2"]], ids=str
+)
+def test_resumed_within_an_epoch_equals_uninterrupted(changes, trained, tones, tmp_path):
+    overrides = ["encoder=bilstm", "augment=specaugment_speed", "trainer.max_epochs=3", *changes]
+    whole_run, whole = trained(*overrides, name="whole")
+    stop = whole["steps"] // 3 + 2
+    often = [*tiny(tones, *overrides), "runtime.checkpoint_minutes=0.00001"]
+    compare_with_resumed(whole_run, whole, tmp_path / "cut", often, stop=stop, resumed=stop)
+
+
+def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed: int) -> None:
+    """A run stopped at step `stop` that goes on from step `resumed` ends with the numbers of an uninterrupted one."""
+    make_run(folder, overrides)
+    assert interrupted_at(folder, step=stop) == 143
     cut = Run.open(folder)
     assert cut.result()["status"] == "interrupted"
     result = train(cut)
     assert result["status"] == "done"
-    assert result["resumed_at_step"] == whole["steps"] // 2
+    assert result["resumed_at_step"] == resumed
     assert result["metrics"] == whole["metrics"]
     assert result["steps"] == whole["steps"]
     assert cut.hyps_file("test").read_bytes() == whole_run.hyps_file("test").read_bytes()

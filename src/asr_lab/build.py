@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch import Tensor
 
 from asr_lab.data.speech import SpeechData
 from asr_lab.errors import ConfigError, nearest
@@ -22,7 +23,7 @@ GIVEN = {
     "decoder": {"in_dim", "n_labels"},
     "optimizer": {"params"},
     "schedule": {"total_steps"},
-    "batching": {"durations", "shuffle", "seed", "rank", "world_size"},
+    "batching": {"lengths", "shuffle", "seed", "rank", "world_size"},
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},
     "logger": {"run"},
 }
@@ -50,7 +51,13 @@ def build(config: dict[str, Any]) -> Parts:
     encoder = call(config, "encoder", in_dim=head.out_dim)
     data = build_data(config, frontend)
     decoder = call(config, "decoder", in_dim=encoder.out_dim, n_labels=len(data.tokenizer))
-    data.check_frames(lambda lens: encoder.output_lengths(head.output_lengths(lens)), decoder.min_frames)
+
+    def output_lengths(lens: Tensor) -> Tensor:
+        return encoder.output_lengths(head.output_lengths(lens))
+
+    data.check_frames(output_lengths, decoder.min_frames)
+    if data.open_cache(make(config, "cache"), identity(config)):
+        data.check_frames(output_lengths, decoder.min_frames)
     task = SpeechTask(
         head=head,
         encoder=encoder,
@@ -82,6 +89,13 @@ def build_data(config: dict[str, Any], frontend: Frontend) -> SpeechData:
         seed=config["seed"],
         n_workers=config["runtime"]["n_workers"],
     )
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """What features depend on, by group: no normalisation and no head, which work on what was read from the cache."""
+    audio = {key: config["data"][key] for key in ("sample_rate", "resample", "channel", "min_duration_s")}
+    frontend = {key: value for key, value in config["frontend"].items() if key not in ("cmvn", "head")}
+    return {"data": audio, "preprocess": config["preprocess"], "frontend": frontend}
 
 
 def make(config: dict[str, Any], group: str) -> Any:
@@ -176,4 +190,4 @@ def _is_union(annotation: Any) -> bool:
 
 _NUMBERS = {int, float, bool, types.NoneType}
 
-__all__ = ["Parts", "build", "build_data", "call", "check", "make"]
+__all__ = ["Parts", "build", "build_data", "call", "check", "identity", "make"]

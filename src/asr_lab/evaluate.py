@@ -6,7 +6,6 @@ import torch
 
 from asr_lab.build import Parts, build
 from asr_lab.data.manifest import Utterance
-from asr_lab.data.speech import Utterances
 from asr_lab.errors import RunError, nearest
 from asr_lab.files import write_json, write_jsonl
 from asr_lab.metrics.wer import ErrorRates
@@ -45,10 +44,9 @@ def evaluate(run: Run, splits: list[str], checkpoint: str = "best") -> dict[str,
 def score(parts: Parts, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(corpus scores, one row an utterance) of the task's present weights on one split, without augmentation."""
     task, data = parts.task.eval(), parts.data
-    dataset = Utterances(data.pipeline, split, None, data.tokenizer, data.seed)
-    durations = [max(u.duration, data.corpus.min_duration_s) for u in dataset.utterances]
+    dataset = data.plain(split)
     rates, rows, loss, n_labels = ErrorRates(), [], 0.0, 0
-    for item in data.batching(durations=durations, shuffle=False, seed=data.seed):
+    for item in data.sampler(dataset, shuffle=False):
         batch = dataset[item]
         hidden, lens = task.encode(batch)
         loss += float(task.decoder.loss(hidden, lens, batch.labels, batch.label_lens).sum())  # pyright: ignore

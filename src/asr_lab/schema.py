@@ -14,6 +14,7 @@ class Runtime:
     n_workers: int = MISSING  # data-loading processes; 0 loads in the training process
     quiet: bool = MISSING  # one line an epoch instead of a progress bar
     rerun: bool = MISSING  # train again although this run is done; the old folder is kept beside the new one
+    checkpoint_minutes: float = MISSING  # how often a run saves within an epoch
     fast_malloc: bool = MISSING  # keep freed memory in the process (glibc only)
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         run.write_result(data={"digest": parts.data.corpus.digests()}, environment=environment())
 
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
-    resume_step = _checkpoint_step(resume) if resume else 0
+    resume_step, place = _checkpoint_place(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
@@ -82,14 +83,16 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     loaders = {s: parts.data.loader(s, rank, world) for s in ("train", "val", "test")}
     failed = True
     try:
-        if resume:
+        if place:
             log.info("going on from step %d", resume_step)
+            # Lightning would, but not after a schedule has asked for the number of steps.
+            loaders["train"].load_state_dict(place)
         trainer.fit(parts.task, loaders["train"], loaders["val"], ckpt_path=resume, weights_only=False)
         if trainer.interrupted:
             raise KeyboardInterrupt
         # Read now: scoring restores callbacks and counts of the best checkpoint.
         training = {
-            "seconds": {"train": round(meter.train_seconds, 3)},
+            "seconds": {"train": round(meter.train_seconds, 3), "data": round(meter.data_seconds, 3)},
             "audio_seconds_per_second": round(meter.audio_seconds_per_second, 2),
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
@@ -122,6 +125,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from asr_lab.callbacks.checkpoint import TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
 
@@ -129,7 +133,9 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
     best = ModelCheckpoint(filename="best", monitor="val/wer", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
-    callbacks = [StepSeeds(run.config["seed"]), meter, best, last]  # in this order: `last` holds the score of `best`
+    often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
+    # In this order: `last` holds the score of `best`.
+    callbacks = [StepSeeds(run.config["seed"]), meter, best, last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines())
     else:
@@ -170,10 +176,13 @@ def _best(run: Run) -> dict[str, Any]:
     return {"epoch": saved["epoch"], "step": saved["global_step"]}
 
 
-def _checkpoint_step(path: Path) -> int:
+def _checkpoint_place(path: Path) -> tuple[int, dict[str, Any]]:
+    """(optimizer step, the training loader's state)"""
     import torch
 
-    return torch.load(path, map_location="cpu", weights_only=False)["global_step"]
+    saved = torch.load(path, map_location="cpu", weights_only=False)
+    [loader] = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    return saved["global_step"], loader
 
 
 def is_quiet(config: dict[str, Any]) -> bool:

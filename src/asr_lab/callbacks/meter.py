@@ -9,16 +9,28 @@ from asr_lab.types import Batch
 
 
 class Meter(Callback):
-    """Seconds spent training (validation and checkpoints excluded) and audio seconds trained on; kept over resumes."""
+    """Seconds of training (validation and checkpoints excluded), of waiting for data, and audio seconds trained on.
+
+    All are kept over resumes. Waiting is part of training.
+    """
 
     def __init__(self) -> None:
         self.train_seconds = 0.0
         self.audio_seconds = 0.0
+        self._data_before = 0.0  # of earlier processes
+        self._loader: Any = None
         self._since: float | None = None
 
     @property
     def audio_seconds_per_second(self) -> float:
         return self.audio_seconds / self.train_seconds if self.train_seconds else 0.0
+
+    @property
+    def data_seconds(self) -> float:
+        return self._data_before + (self._loader.seconds_waited if self._loader else 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._loader = trainer.train_dataloader
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.monotonic()
@@ -39,8 +51,13 @@ class Meter(Callback):
             self._since = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"train_seconds": self.train_seconds, "audio_seconds": self.audio_seconds}
+        return {
+            "train_seconds": self.train_seconds,
+            "audio_seconds": self.audio_seconds,
+            "data_seconds": self.data_seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.train_seconds = state_dict["train_seconds"]
         self.audio_seconds = state_dict["audio_seconds"]
+        self._data_before = state_dict["data_seconds"]
