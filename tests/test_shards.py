@@ -17,6 +17,8 @@ from asr_lab.data import audio, tars
 from asr_lab.data.shards import ShardBuckets, interleaved
 from asr_lab.errors import ConfigError, DataError
 
+from .conftest import composed, tiny
+
 # Shards
 
 
@@ -339,3 +341,22 @@ def test_sharded_manifest_goes_through_training_data(tmp_path, tones):
         np.testing.assert_array_equal(audio.read(u.audio, u.member)[0], audio.read(plain[u.id].audio)[0])
     rows = [json.loads(line) for line in (tmp_path / "tars" / "manifest.jsonl").read_text().splitlines()]
     assert not any(os.path.isabs(row["audio_filepath"]) for row in rows)
+
+
+def test_training_from_shards_reads_each_once(tmp_path, tones, monkeypatch):
+    from asr_lab.build import build_data, make
+    from asr_lab.data.formats import Target, webdataset
+    from asr_lab.data.manifest import read_manifest
+    from asr_lab.sweep.cell import resolved
+
+    webdataset.write(read_manifest(tones), Target(tmp_path / "tars", 20_000, 0))
+    overrides = tiny(tmp_path / "tars", "batching=shards", "batching.batch_seconds=3", "batching.n_streams=1")
+    config = resolved(composed(*overrides))
+    data = build_data(config, make(config, "frontend"))
+    read = []
+    monkeypatch.setattr(tars, "member_bytes", lambda p, m, real=tars.member_bytes: read.append(p.name) or real(p, m))
+    monkeypatch.setattr(audio, "member_bytes", tars.member_bytes)
+    ids = [i for batch in data.loader("train") for i in batch.ids]
+    assert sorted(ids) == sorted(u.id for u in data.corpus.splits["train"])
+    runs = [p for k, p in enumerate(read) if k == 0 or read[k - 1] != p]
+    assert len(runs) == len(set(runs)) > 3
