@@ -7,14 +7,16 @@ is page cache, which is shared by all processes and given back when memory is sh
 
 import os
 import tarfile
+import threading
 from collections import OrderedDict
 from pathlib import Path
 
 from asr_lab.errors import DataError
 
 # Shards that a process has open: more than the streams of a worker (data/shards.py), fewer than the files it may open.
-KEPT = 64
+KEPT = 32
 _shards: OrderedDict[Path, "Shard"] = OrderedDict()
+_lock = threading.Lock()
 
 
 class Shard:
@@ -62,10 +64,11 @@ def open_shard(path: Path) -> Shard:
     Raises:
         DataError: as `Shard`.
     """
-    shard = _shards.pop(path, None) or Shard(path)
-    _shards[path] = shard
-    while len(_shards) > KEPT:
-        _shards.popitem(last=False)
+    with _lock:  # or several threads would read the same table
+        shard = _shards.pop(path, None) or Shard(path)
+        _shards[path] = shard
+        while len(_shards) > KEPT:
+            _shards.popitem(last=False)
     return shard
 
 

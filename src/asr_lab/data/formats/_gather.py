@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import isnan
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 from asr_lab.data import audio, check
 from asr_lab.data.formats import Entry, Format, Source, load
-from asr_lab.data.formats._writing import new_folder, refuse_existing, row
+from asr_lab.data.formats._writing import new_folder, refuse_existing, row, tracked
 from asr_lab.data.manifest import Problem, Utterance
 from asr_lab.errors import DataError
 from asr_lab.files import write_jsonl
@@ -91,7 +90,7 @@ def collect(items: Iterable[Entry | Problem], wanted: Wanted) -> tuple[list[Utte
             first[u.id] = where
             entries.append(item)
     utterances = []
-    for looked in _tracked(_looked_at(entries, wanted), "looking at audio", len(entries)):
+    for looked in tracked(_looked_at(entries, wanted), "looking at audio", len(entries)):
         (problems if isinstance(looked, Problem) else utterances).append(looked)
     return utterances, problems
 
@@ -126,11 +125,3 @@ def _look(entry: Entry, wanted: Wanted) -> Utterance | Problem:
         u = u._replace(duration=seconds)
     problem = check.audio_problem(u, wanted.sample_rate, wanted.decode)
     return problem._replace(where=entry.where) if problem else u
-
-
-def _tracked(items: Iterable, what: str, total: int | None) -> Iterable:
-    """With a progress bar, where somebody is looking."""
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, what, total, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)

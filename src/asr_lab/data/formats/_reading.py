@@ -131,7 +131,7 @@ def utterance(values: Mapping[str, Any], source: Source, folder: Path) -> Uttera
     if member is not None and (not isinstance(member, str) or not member):
         raise DataError(f"member must be the name of a file in the tar, {member!r} came")
     return Utterance(
-        id=str(v.get("id") or default_id(name, offset, channel, member)),
+        id=str(v["id"] if v.get("id", "") != "" else default_id(name, offset, channel, member)),
         audio=source.audio(name, folder),
         duration=float(v.get("duration", UNMEASURED)),
         text=_text(v["text"]),

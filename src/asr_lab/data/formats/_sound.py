@@ -10,6 +10,7 @@ from typing import NamedTuple
 import soundfile
 
 from asr_lab.data import audio
+from asr_lab.data.formats._writing import tracked
 from asr_lab.data.manifest import Utterance
 from asr_lab.data.tars import member_bytes
 from asr_lab.errors import DataError
@@ -66,8 +67,8 @@ def content(u: Utterance) -> Sound:
 def each_content(utterances: list[Utterance]) -> Iterator[Sound]:
     """`content` of each, in order, by a few threads and not far ahead of what is asked for."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(utterances), AHEAD):
-            yield from pool.map(content, utterances[start : start + AHEAD])
+        chunks = (pool.map(content, utterances[i : i + AHEAD]) for i in range(0, len(utterances), AHEAD))
+        yield from tracked((sound for chunk in chunks for sound in chunk), "copying audio", len(utterances))
 
 
 def file_key(name: str) -> str:

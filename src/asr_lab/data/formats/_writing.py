@@ -5,7 +5,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         f.write(content)
         f.flush()
         os.fsync(f.fileno())
+
+
+def tracked(items: Iterable, what: str, total: int) -> Iterable:
+    """With a progress bar, where somebody is looking."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, total, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,11 @@ def write(utterances: list[Utterance], target: Target) -> None:
         parts = {}
         for split, members in by_split(utterances).items():
             part = datasets.Dataset.from_generator(
-                _rows, features=features, gen_kwargs={"utterances": tuple(members)}, cache_dir=f"{scratch}/{split}"
+                _rows,
+                features=features,
+                gen_kwargs={"utterances": tuple(members)},
+                cache_dir=f"{scratch}/{split}",
+                writer_batch_size=100,
             )
             parts[split] = part.cast_column("audio", datasets.Audio())
         (parts[None] if None in parts else datasets.DatasetDict(parts)).save_to_disk(str(folder))
@@ -95,7 +99,8 @@ def _utterance(values: dict[str, Any], name: str, source: Source) -> Utterance:
     sound = values["audio"]
     if isinstance(sound, dict) and ("bytes" in sound or "path" in sound):
         content, path = sound.get("bytes"), sound.get("path")
-        values["id"] = values.get("id") or (Path(path).stem if path else name)
+        if values.get("id") is None:
+            values["id"] = Path(path).stem if path else name
         if content is not None:
             source.embedded.mkdir(parents=True, exist_ok=True)
             file = source.embedded / f"{file_key(name)}{Path(path or '').suffix or '.wav'}"
