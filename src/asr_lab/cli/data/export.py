@@ -64,11 +64,13 @@ def _corpus(name: str):
     from hydra import compose, initialize_config_dir
 
     from asr_lab import schema
-    from asr_lab.build import make
     from asr_lab.paths import conf_dir
     from asr_lab.sweep.cell import register_resolvers, resolved
 
     schema.register()
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return make(resolved(compose("config", overrides=[f"data={name}"])), "data")
+        config = resolved(compose("config", overrides=[f"data={name}"]))
+    from asr_lab.build import make  # slow to import: not before the name is known to be one
+
+    return make(config, "data")

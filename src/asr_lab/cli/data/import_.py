@@ -19,8 +19,10 @@ def import_(
     ),
     quotes: bool = typer.Option(True, help="In tables, quotes quote; --no-quotes takes them as letters."),
     sample_rate: int = typer.Option(0, help="Refuse files of another rate, in Hz; 0 holds each against its own line."),
-    decode: bool = typer.Option(False, help="Decode every file (slow; finds compressed files that break off)."),
-    skip_bad: bool = typer.Option(False, help="List what is wrong, and import the rest."),
+    decode: bool = typer.Option(
+        False, "--decode", help="Decode every file (slow; finds compressed files that break off)."
+    ),
+    skip_bad: bool = typer.Option(False, "--skip-bad", help="List what is wrong, and import the rest."),
 ) -> None:
     """Check a corpus and write its manifest; durations are measured where the format has none."""
     from asr_lab.data.formats import Source
