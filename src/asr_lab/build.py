@@ -23,7 +23,7 @@ GIVEN = {
     "decoder": {"in_dim", "n_labels"},
     "optimizer": {"params"},
     "schedule": {"total_steps"},
-    "batching": {"lengths", "shuffle", "seed", "rank", "world_size"},
+    "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},
     "logger": {"run"},
 }

@@ -1,6 +1,7 @@
 """From a corpus to batches of features and labels."""
 
 import hashlib
+import inspect
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -111,7 +112,10 @@ class SpeechData:
 
     def sampler(self, dataset: "Utterances", shuffle: bool, rank: int = 0, world_size: int = 1) -> Any:
         """What decides which utterances form a batch, and in which order."""
-        return self.batching(lengths=dataset.seconds, shuffle=shuffle, seed=self.seed, rank=rank, world_size=world_size)
+        given = {"lengths": dataset.seconds, "shuffle": shuffle, "seed": self.seed}
+        if "shards" in inspect.signature(self.batching).parameters:
+            given["shards"] = [str(u.audio) if u.member else "" for u in dataset.utterances]
+        return self.batching(**given, rank=rank, world_size=world_size)
 
     def loader(self, split: str, rank: int = 0, world_size: int = 1) -> ResumableLoader:
         """Batches of one split; the training split is shuffled by (seed, epoch)."""
