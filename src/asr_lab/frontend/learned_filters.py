@@ -27,7 +27,7 @@ class LearnedFilters(nn.Module):
         self,
         in_dim: int,
         sample_rate: int,
-        frame_ms: float,
+        frame_ms: float | None,
         n_filters: int,
         window_ms: float,
         stride_ms: float,
@@ -35,8 +35,8 @@ class LearnedFilters(nn.Module):
         floor: float,
     ):
         super().__init__()
-        if in_dim != samples(frame_ms, sample_rate, "frame_ms"):
-            raise ValueError("learned filters read raw audio: frontend=waveform gives it")
+        if frame_ms is None or in_dim != samples(frame_ms, sample_rate, "frame_ms"):
+            raise ValueError("learned filters read raw audio, this front-end gives features; choose frontend=waveform")
         window, stride = samples(window_ms, sample_rate, "window_ms"), samples(stride_ms, sample_rate, "stride_ms")
         if in_dim % stride:
             raise ValueError(f"stride_ms={stride_ms} ({stride} samples) does not divide a frame of {in_dim} samples")
@@ -62,24 +62,29 @@ class LearnedFilters(nn.Module):
         audio = feats.masked_fill(~valid, 0).flatten(1)  # (B, T * F); filters look beyond the last valid frame
         # Precision is needed: what is squared here and goes into a logarithm spans many orders of magnitude.
         with torch.autocast(audio.device.type, enabled=False):
-            logs = (self._energies(audio.float()) + self.floor).log()
+            logs = (self._energies(audio.float(), lens) + self.floor).log()
         n = lens[:, None, None]
         mean = logs.masked_fill(~valid, 0).sum(dim=1, keepdim=True) / n
         centred = (logs - mean).masked_fill(~valid, 0)
         return centred / (centred.square().sum(dim=1, keepdim=True) / n + 1e-5).sqrt(), lens
 
-    def _energies(self, audio: Tensor) -> Tensor:
-        """(B, T * F) -> (B, T, n_filters), smoothed around the middle of every frame"""
-        window = self.filters.shape[-1]
-        spare = window - self.stride
-        audio = nn.functional.pad(audio, (spare // 2, spare - spare // 2))
-        # Windows times filters: PyTorch's CPU convolution of a single channel is slower.
-        responses = audio.unfold(1, window, self.stride) @ self.filters.flatten(0, 1).T  # (B, T * per_frame, 2 N)
-        real, imaginary = responses.chunk(2, dim=-1)
+    def _energies(self, audio: Tensor, lens: Tensor) -> Tensor:
+        """(B, T * F), (B,) frames -> (B, T, n_filters), smoothed around the middle of every frame"""
+        audio = _around(audio, self.filters.shape[-1], self.stride)[:, None]
+        responses = nn.functional.conv1d(audio, self.filters.flatten(0, 1)[:, None], stride=self.stride)
+        real, imaginary = responses.chunk(2, dim=1)  # (B, n_filters, T * per_frame)
         energies = real.square() + imaginary.square()
-        spare = len(self.low_pass) - self.per_frame
-        energies = nn.functional.pad(energies, (0, 0, spare // 2, spare - spare // 2))
-        return energies.unfold(1, len(self.low_pass), self.per_frame) @ self.low_pass
+        # Filters ring on into the padding, the low-pass must not hear it there: an utterance alone has no padding.
+        energies = energies * valid_frames(lens * self.per_frame, energies.shape[-1])[:, None]
+        energies = _around(energies, len(self.low_pass), self.per_frame)
+        smooth = nn.functional.conv1d(energies.flatten(0, 1)[:, None], self.low_pass[None, None], stride=self.per_frame)
+        return smooth.view(*energies.shape[:2], -1).transpose(1, 2)
+
+
+def _around(x: Tensor, window: int, stride: int) -> Tensor:
+    """Zeros at both ends of the last axis, so that windows at every stride are centred on their own stride."""
+    spare = window - stride
+    return nn.functional.pad(x, (spare // 2, spare - spare // 2))
 
 
 def mel_gabors(n_filters: int, window: int, sample_rate: int, f_min: float) -> Tensor:

@@ -26,7 +26,7 @@ class Butterworth:
             raise ValueError(
                 f"cut-off frequencies rise between 0 and {nyquist:g} Hz, half of the sampling rate; {came} came"
             )
-        self.sections = np.asarray(signal.butter(order, cutoffs_hz, kind, fs=sample_rate, output="sos"))
+        self.sections = np.asarray(signal.butter(order, np.squeeze(cutoffs_hz), kind, fs=sample_rate, output="sos"))
         self.steady = signal.sosfilt_zi(self.sections)  # state after a long time of ones
         self.zero_phase = zero_phase
 

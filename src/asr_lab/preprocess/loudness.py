@@ -37,8 +37,8 @@ def loudness(audio: np.ndarray, sample_rate: int) -> float:
     """Integrated loudness of one channel in LUFS, -inf where nothing reaches -70 (ITU-R BS.1770-4, Annex 1).
 
     Blocks of 400 ms with three quarters of overlap; those below -70 LUFS and then those 10 below the mean of the others
-    do not count. A recording shorter than a block is one block, which the standard leaves open. (torchaudio.functional's
-    version clips the filtered signal at full scale, is NaN for silence and needs a whole block.)
+    do not count. A recording shorter than a block is one block, which the standard leaves open. torchaudio's version
+    of it clips the filtered signal at full scale, is NaN for silence and needs a whole block.
     """
     weighted = np.asarray(signal.sosfilt(k_weighting(sample_rate), audio.astype(np.float64)))
     size = min(round(0.4 * sample_rate), len(weighted))

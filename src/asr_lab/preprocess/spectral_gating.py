@@ -9,12 +9,12 @@ from asr_lab.preprocess.stft import Stft, check_share
 class SpectralGating:
     """Each bin of a spectrogram is turned down where it is not well above the noise floor of its frequency.
 
-    The floor is the mean power of the recording's quietest frames. The gate is half open `threshold_db` above it, its
-    slope is a logistic function of dB, closed it leaves -`reduction_db`, and it is smoothed over neighbouring
-    frequencies and frames against single bins that ring ("musical noise"). The idea is that of the noise reduction in
-    Audacity and of Sainburg et al. (2020), "Finding, visualizing, and quantifying latent structure across diverse
-    animal vocal repertoires"; the gate is our own. A recording with too few frames to tell its noise floor stays as it
-    is, and so does what is the same throughout: it counts as noise and is turned down.
+    The floor is the mean power of the recording's quietest frames. The power above it is averaged over neighbouring
+    frequencies and frames, against single bins that pass and ring ("musical noise"). The gate is half open where it
+    reaches `threshold_db`, its slope is a logistic function of dB, and closed it leaves -`reduction_db`. The idea is
+    that of the noise reduction in Audacity and of Sainburg et al. (2020), "Finding, visualizing, and quantifying latent
+    structure across diverse animal vocal repertoires"; the gate is our own. What sounds the same throughout counts as
+    noise. A recording with too few frames to tell its noise floor stays as it is.
     """
 
     keeps_length = True
@@ -51,15 +51,14 @@ class SpectralGating:
         noise = self.stft.noise_power(audio, power, self.noise_share)
         if noise is None:
             return audio
-        above_db = 10 * (power / noise).clamp(min=1e-12).log10()
-        gate = torch.sigmoid((above_db - self.threshold_db) / self.width_db)
-        gate = torch.nn.functional.avg_pool2d(
-            gate[None],
+        above = torch.nn.functional.avg_pool2d(
+            (power / noise)[None],
             self.smooth,
             stride=1,
             padding=(self.smooth[0] // 2, self.smooth[1] // 2),
             count_include_pad=False,
         )[0]
+        gate = torch.sigmoid((10 * above.clamp(min=1e-12).log10() - self.threshold_db) / self.width_db)
         return self.stft.inverse(spectrum * (self.closed + (1 - self.closed) * gate), len(audio))
 
 
