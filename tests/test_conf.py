@@ -42,6 +42,8 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         pytest.skip("no GPU here")
     if (group, choice) == ("trainer", "ddp"):
         extra = ["trainer.devices=1", "trainer.strategy=auto"]  # several processes: tests/test_ddp.py
+    if (group, choice) == ("frontend/head", "learned_filters"):
+        extra = ["frontend=waveform"]
     if (group, choice) == ("logger", "wandb"):
         pytest.skip("needs a service: tests/test_tracking.py")
     run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
