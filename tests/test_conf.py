@@ -47,6 +47,8 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
         (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
+    if (group, choice) == ("frontend/head", "learned_filters"):
+        extra = ["frontend=waveform"]
     if (group, choice) == ("logger", "wandb"):
         pytest.skip("needs a service: tests/test_tracking.py")
     run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))

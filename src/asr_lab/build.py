@@ -77,7 +77,10 @@ def build_data(config: dict[str, Any], frontend: Frontend) -> SpeechData:
     """The corpus of a configuration with its tokenizer, checked, behind the given front-end."""
     preprocess, augment, batching = (make(config, group) for group in ("preprocess", "augment", "batching"))
     if augment.masks_bands and not frontend.has_frequency_axis:
-        raise ConfigError("conf/augment: masks frequency bands, which this front-end has not; set n_freq_masks to 0")
+        raise ConfigError(
+            "conf/augment: masks frequency bands, which this front-end has not; choose augment=speed, or set "
+            "augment.specaugment.n_freq_masks=0 (augment.n_freq_masks=0 with augment=specaugment)"
+        )
     corpus = make(config, "data")
     tokenizer = call(config, "tokenizer", train_texts=[u.text for u in corpus.splits["train"]])
     return SpeechData(

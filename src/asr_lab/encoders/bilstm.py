@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from asr_lab.encoders.subsampling import FrameStacking
 from asr_lab.layers.dropout import Dropout
 from asr_lab.layers.masks import valid_frames
+from asr_lab.layers.stacking import FrameStacking
 
 
 class BiLstmEncoder(nn.Module):
@@ -21,7 +21,7 @@ class BiLstmEncoder(nn.Module):
         if d_hidden < 1 or n_layers < 1:
             raise ValueError(f"d_hidden and n_layers must be positive, {d_hidden} and {n_layers} came")
         self.out_dim = 2 * d_hidden
-        self.stack = FrameStacking(stacking)
+        self.stack = FrameStacking(stacking, stride=stacking)
         widths = [in_dim * stacking] + [self.out_dim] * (n_layers - 1)
         self.forwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
         self.backwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)

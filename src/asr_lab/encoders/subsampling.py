@@ -48,26 +48,5 @@ class DepthwiseSubsampling4(nn.Module):
             return self.depthwise(x.float())
 
 
-class FrameStacking(nn.Module):
-    """`factor` neighbouring frames side by side in one: (B, T, F) -> (B, ceil(T/factor), factor * F); no parameters."""
-
-    def __init__(self, factor: int):
-        super().__init__()
-        if factor < 1:
-            raise ValueError(f"stacking factor must be at least 1, {factor} came")
-        self.factor = factor
-
-    def output_lengths(self, lens: Tensor) -> Tensor:
-        return (lens + self.factor - 1) // self.factor
-
-    def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,T,F), (B,) -> (B,U,factor*F), (B,)"""
-        batch, n_frames, width = feats.shape
-        feats = feats * valid_frames(lens, n_frames)[:, :, None]  # the last stack may reach into the padding
-        missing = -n_frames % self.factor
-        feats = nn.functional.pad(feats, (0, 0, 0, missing))
-        return feats.reshape(batch, -1, self.factor * width), self.output_lengths(lens)
-
-
 def _half(lens: Tensor) -> Tensor:
     return (lens + 1) // 2

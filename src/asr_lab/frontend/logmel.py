@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from asr_lab.frontend.cmvn import Cmvn
+from asr_lab.frontend.frames import samples
 
 
 class LogMel(nn.Module):
@@ -26,11 +27,14 @@ class LogMel(nn.Module):
         head: Callable,
     ):
         super().__init__()
-        if window_ms <= 0 or hop_ms <= 0:
-            raise ValueError(f"frontend: window_ms and hop_ms must be positive, {window_ms} and {hop_ms} came")
+        window = samples(window_ms, sample_rate, "window_ms")
+        if n_mels < 1 or not floor > 0 or not 0 <= f_min < sample_rate / 2:
+            raise ValueError(
+                f"n_mels and floor must be positive and f_min below {sample_rate / 2:g} Hz, half of the sampling rate; "
+                f"{n_mels}, {floor} and {f_min} came"
+            )
         self.out_dim = n_mels
-        self.hop = round(sample_rate * hop_ms / 1000)
-        window = round(sample_rate * window_ms / 1000)
+        self.hop = samples(hop_ms, sample_rate, "hop_ms")
         self.mel = MelSpectrogram(
             sample_rate=sample_rate,
             # At least 512 points: at 8 kHz a shorter transform leaves the lowest filters without a bin.
