@@ -4,10 +4,11 @@ import typer
 
 from asr_lab.cli.data.check import check
 from asr_lab.cli.data.prepare import prepare
+from asr_lab.cli.data.stats import stats
 
 
 def add(app: typer.Typer) -> None:
     data = typer.Typer(help="Corpora: prepare, check, look at them.", no_args_is_help=True, rich_markup_mode=None)
-    for command in (prepare, check):
+    for command in (prepare, check, stats):
         data.command()(command)
     app.add_typer(data, name="data")

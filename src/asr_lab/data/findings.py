@@ -1,0 +1,91 @@
+"""What stands out in the numbers of `data.stats`, one sentence a finding, what is worst first."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def findings(answer: dict[str, Any]) -> list[str]:
+    """Sentences about an answer of `stats.analyse`."""
+    whole = _whole(answer)
+    return [*_broken(answer), *_leaks(answer), *_texts(answer, whole), *_sounds(answer, whole.get("audio"))]
+
+
+def _whole(answer: dict[str, Any]) -> dict[str, Any]:
+    return list(answer["splits"].values())[-1]
+
+
+def _broken(answer: dict[str, Any]) -> Iterator[str]:
+    problems = answer["problems"]
+    if problems["items"]:
+        kinds = ", ".join(f"{kind} ({n})" for kind, n in problems["counts"].items())
+        yield f"{_n(len(problems['items']), 'problem')} in the manifest and the recordings: {kinds}."
+
+
+def _leaks(answer: dict[str, Any]) -> Iterator[str]:
+    """What makes a held-out split easier than it looks."""
+    across = [g for g in answer["same_audio"] if len(g["splits"]) > 1]
+    if across:
+        yield f"{_n(len(across), 'recording')} in more than one split, sample by sample: {_some(across[0]['ids'])}."
+    inside = [g for g in answer["same_audio"] if len(g["splits"]) == 1]
+    if inside:
+        yield f"{_n(len(inside), 'recording')} more than once in one split: {_some(inside[0]['ids'])}."
+    contradictory = [g for g in answer["same_audio"] if len(g["texts"]) > 1]
+    if contradictory:
+        yield (
+            f"{_n(len(contradictory), 'recording')} with more than one transcript: {_some(contradictory[0]['ids'])}."
+        )
+    for name, new in answer["unseen"].items():
+        if new["shared_speakers"]:
+            yield f"{_n(len(new['shared_speakers']), 'speaker')} of {name} also in train."
+        if new["repeated_transcripts"]:
+            share = _percent(new["repeated_transcript_share"])
+            yield f"{_n(new['repeated_transcripts'], 'transcript')} of {name} ({share}) also in train, word by word."
+
+
+def _texts(answer: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
+    if whole["empty_transcripts"]:
+        yield f"{_n(whole['empty_transcripts'], 'transcript')} empty."
+    for name, new in answer["unseen"].items():
+        if new["word_types"] and answer["unit"] == "word":
+            yield (
+                f"{_n(new['word_types'], 'word')} of {name} not in train ({_percent(new['word_token_share'])} of "
+                "what is said there)."
+            )
+        if new["characters"]:
+            shown = ", ".join(c["character"] if c["character"].isprintable() else c["code"] for c in new["characters"])
+            yield f"{_n(len(new['characters']), 'character')} of {name} not in train: {shown[:80]}"
+
+
+def _sounds(answer: dict[str, Any], audio: dict[str, Any] | None) -> Iterator[str]:
+    if not audio:
+        return
+    of = f"of {audio['measured']:,}"
+    if audio["soundless_utterances"]:
+        yield f"{_n(audio['soundless_utterances'], 'recording')} {of} without any sound."
+    if answer["suspects"]:
+        first = answer["suspects"][0]
+        yield (
+            f"{_n(len(answer['suspects']), 'recording')} {of} with too much or too little sound for the transcript: "
+            f"first listen to {first['id']}."
+        )
+    if audio["clipped_utterances"]:
+        yield f"{_n(audio['clipped_utterances'], 'recording')} {of} clipped in places."
+    if audio["noisy_utterances"]:
+        yield f"{_n(audio['noisy_utterances'], 'recording')} {of} with an SNR below 10 dB."
+    if audio["dc_utterances"]:
+        yield f"{_n(audio['dc_utterances'], 'recording')} {of} with a DC offset above a tenth of the RMS level."
+    for what, unit in (("sample_rates", "Hz"), ("channels", "channels")):
+        if len(audio[what]) > 1:
+            yield "Not all recordings are alike: " + ", ".join(f"{k} {unit} ({n:,})" for k, n in audio[what].items())
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
