@@ -1,4 +1,7 @@
-"""Which recordings are worth hearing: the suspects, the extremes, the same twice, some at random."""
+"""Which recordings are worth hearing: the suspects, the extremes, the same twice, some at random.
+
+`scores` holds z-scores and `where` split names, both by utterance id.
+"""
 
 import random
 from collections.abc import Callable
@@ -17,13 +20,14 @@ def rate(h: Heard) -> float | None:
     return n / h.signal.active_s if n and h.signal.active_s else None
 
 
-def suspects(heard: list[Heard], scores: dict[str, float]) -> list[dict[str, Any]]:
+def suspects(heard: list[Heard], scores: dict[str, float], where: dict[str, str]) -> list[dict[str, Any]]:
     """Beyond the limit, the most suspect first."""
     far = [h for h in heard if abs(scores.get(h.utterance.id, 0)) >= speech_rate.LIMIT]
     far.sort(key=lambda h: -abs(scores[h.utterance.id]))
     return [
         {
             "id": h.utterance.id,
+            "split": where[h.utterance.id],
             "z": round(scores[h.utterance.id], 2),
             "characters_per_s": round(rate(h) or 0, 2),
             "active_s": round(h.signal.active_s, 3),
@@ -33,9 +37,8 @@ def suspects(heard: list[Heard], scores: dict[str, float]) -> list[dict[str, Any
     ]
 
 
-def same_audio(heard: list[Heard], splits: dict[str, list[Utterance]]) -> list[dict[str, Any]]:
+def same_audio(heard: list[Heard], where: dict[str, str]) -> list[dict[str, Any]]:
     """Groups of recordings with the same samples."""
-    where = {u.id: name for name, us in splits.items() for u in us}
     groups: dict[str, list[Utterance]] = {}
     for h in heard:
         if h.signal.active_s:  # recordings of nothing are alike for another reason
@@ -51,7 +54,7 @@ def same_audio(heard: list[Heard], splits: dict[str, list[Utterance]]) -> list[d
     ]
 
 
-def examples(heard: list[Heard], scores: dict[str, float], seed: int) -> list[dict[str, Any]]:
+def examples(heard: list[Heard], scores: dict[str, float], where: dict[str, str], seed: int) -> list[dict[str, Any]]:
     """Recordings worth hearing, each with all that makes it so."""
     if not heard:
         return []
@@ -77,7 +80,7 @@ def examples(heard: list[Heard], scores: dict[str, float], seed: int) -> list[di
         picks.append(("random", h))
     rows: dict[str, dict[str, Any]] = {}
     for why, h in picks:
-        row = rows.setdefault(h.utterance.id, {"id": h.utterance.id, "why": []})
+        row = rows.setdefault(h.utterance.id, {"id": h.utterance.id, "split": where[h.utterance.id], "why": []})
         row["why"].append(why)
         row |= {k: v for k, v in h.signal._asdict().items() if k != "digest"} | {"z": scores.get(h.utterance.id)}
     return list(rows.values())

@@ -25,35 +25,34 @@ def _leaks(answer: dict[str, Any]) -> Iterator[str]:
     """What makes a held-out split easier than it looks."""
     across = [g for g in answer["same_audio"] if len(g["splits"]) > 1]
     if across:
-        yield f"{_n(len(across), 'recording')} in more than one split, sample by sample: {_some(across[0]['ids'])}."
+        yield f"{_are(len(across), 'recording')} in more than one split, sample by sample: {_some(across[0]['ids'])}."
     inside = [g for g in answer["same_audio"] if len(g["splits"]) == 1]
     if inside:
-        yield f"{_n(len(inside), 'recording')} more than once in one split: {_some(inside[0]['ids'])}."
+        yield f"{_are(len(inside), 'recording')} in one split more than once: {_some(inside[0]['ids'])}."
     contradictory = [g for g in answer["same_audio"] if len(g["texts"]) > 1]
     if contradictory:
-        yield (
-            f"{_n(len(contradictory), 'recording')} with more than one transcript: {_some(contradictory[0]['ids'])}."
-        )
+        yield (f"{_have(len(contradictory), 'recording')} more than one transcript: {_some(contradictory[0]['ids'])}.")
     for name, new in answer["unseen"].items():
         if new["shared_speakers"]:
-            yield f"{_n(len(new['shared_speakers']), 'speaker')} of {name} also in train."
+            yield f"{_are(len(new['shared_speakers']), 'speaker', f'of {name}')} also in train."
         if new["repeated_transcripts"]:
             share = _percent(new["repeated_transcript_share"])
-            yield f"{_n(new['repeated_transcripts'], 'transcript')} of {name} ({share}) also in train, word by word."
+            which = f"of {name} ({share})"
+            yield f"{_are(new['repeated_transcripts'], 'transcript', which)} also in train, word by word."
 
 
 def _texts(answer: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:
     if whole["empty_transcripts"]:
-        yield f"{_n(whole['empty_transcripts'], 'transcript')} empty."
+        yield f"{_are(whole['empty_transcripts'], 'transcript')} empty."
     for name, new in answer["unseen"].items():
         if new["word_types"] and answer["unit"] == "word":
             yield (
-                f"{_n(new['word_types'], 'word')} of {name} not in train ({_percent(new['word_token_share'])} of "
+                f"{_are(new['word_types'], 'word', f'of {name}')} not in train ({_percent(new['word_token_share'])} of "
                 "what is said there)."
             )
         if new["characters"]:
             shown = ", ".join(c["character"] if c["character"].isprintable() else c["code"] for c in new["characters"])
-            yield f"{_n(len(new['characters']), 'character')} of {name} not in train: {shown[:80]}"
+            yield f"{_are(len(new['characters']), 'character', f'of {name}')} not in train: {shown[:80]}"
 
 
 def _sounds(answer: dict[str, Any], audio: dict[str, Any] | None) -> Iterator[str]:
@@ -61,19 +60,19 @@ def _sounds(answer: dict[str, Any], audio: dict[str, Any] | None) -> Iterator[st
         return
     of = f"of {audio['measured']:,}"
     if audio["soundless_utterances"]:
-        yield f"{_n(audio['soundless_utterances'], 'recording')} {of} without any sound."
+        yield f"{_have(audio['soundless_utterances'], 'recording', of)} no sound at all."
     if answer["suspects"]:
         first = answer["suspects"][0]
         yield (
-            f"{_n(len(answer['suspects']), 'recording')} {of} with too much or too little sound for the transcript: "
+            f"{_have(len(answer['suspects']), 'recording', of)} too much or too little sound for the transcript: "
             f"first listen to {first['id']}."
         )
     if audio["clipped_utterances"]:
-        yield f"{_n(audio['clipped_utterances'], 'recording')} {of} clipped in places."
+        yield f"{_are(audio['clipped_utterances'], 'recording', of)} clipped in places."
     if audio["noisy_utterances"]:
-        yield f"{_n(audio['noisy_utterances'], 'recording')} {of} with an SNR below 10 dB."
+        yield f"{_have(audio['noisy_utterances'], 'recording', of)} an SNR below 10 dB."
     if audio["dc_utterances"]:
-        yield f"{_n(audio['dc_utterances'], 'recording')} {of} with a DC offset above a tenth of the RMS level."
+        yield f"{_have(audio['dc_utterances'], 'recording', of)} a DC offset above a tenth of the RMS level."
     for what, unit in (("sample_rates", "Hz"), ("channels", "channels")):
         if len(audio[what]) > 1:
             yield "Not all recordings are alike: " + ", ".join(f"{k} {unit} ({n:,})" for k, n in audio[what].items())
@@ -81,6 +80,14 @@ def _sounds(answer: dict[str, Any], audio: dict[str, Any] | None) -> Iterator[st
 
 def _n(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _are(count: int, noun: str, which: str = "") -> str:
+    return " ".join(filter(None, (_n(count, noun), which, "is" if count == 1 else "are")))
+
+
+def _have(count: int, noun: str, which: str = "") -> str:
+    return " ".join(filter(None, (_n(count, noun), which, "has" if count == 1 else "have")))
 
 
 def _percent(share: float) -> str:

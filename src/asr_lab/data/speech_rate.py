@@ -48,8 +48,6 @@ def suspicion(
 
 def _fit(seconds: np.ndarray, design: np.ndarray) -> np.ndarray:
     """(3,) non-negative weights of the columns, by reweighted least squares on relative errors."""
-    from scipy.optimize import nnls
-
     expected = design[:, 1] * np.median(seconds / design[:, 1])
     weights = np.zeros(3)
     for _ in range(_ROUNDS):
@@ -57,9 +55,20 @@ def _fit(seconds: np.ndarray, design: np.ndarray) -> np.ndarray:
         errors -= np.median(errors)
         trust = np.minimum(1, _HUBER * _spread(errors) / np.maximum(np.abs(errors), 1e-9))
         scale = np.sqrt(trust) / expected
-        weights, _ = nnls(design * scale[:, None], seconds * scale)
+        weights = _non_negative(design * scale[:, None], seconds * scale)
         expected = design @ weights
     return weights
+
+
+def _non_negative(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Least squares without the columns whose weights would be negative, the most negative dropped first."""
+    weights, kept = np.zeros(columns.shape[1]), list(range(columns.shape[1]))
+    while True:
+        found = np.linalg.lstsq(columns[:, kept], target, rcond=None)[0]
+        if found.min() >= 0:
+            weights[kept] = found
+            return weights
+        del kept[int(found.argmin())]
 
 
 def _take_off_speakers(errors: np.ndarray, speakers: Sequence[str | None]) -> None:

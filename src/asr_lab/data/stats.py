@@ -84,6 +84,7 @@ def analyse(
     if len(splits) == 1:
         del several[next(iter(splits))]
     by_split = {name: {u.id for u in us} for name, us in several.items()}
+    where = {u.id: name for name, us in splits.items() for u in us}
     train = splits.get("train", [])
     answer: dict[str, Any] = {
         "unit": "word" if spaced else "character",
@@ -99,12 +100,13 @@ def analyse(
         else {},
         "words": transcripts.count_words(everyone, spaced).most_common(transcripts.TOP),
         "characters": transcripts.listed(transcripts.count_characters(everyone)),
-        "speakers": _speakers(splits),
-        "histograms": _histograms(everyone, heard, scores, spaced),
+        "speakers": (speakers := _speakers(splits)),
+        "histograms": _histograms(everyone, heard, scores, spaced)
+        | {"speaker_minutes": histogram(row["minutes"] for row in speakers)},
         "pace": pace._asdict() if pace else None,
-        "suspects": suspects(heard, scores),
-        "same_audio": same_audio(heard, splits),
-        "examples": examples(heard, scores, seed),
+        "suspects": suspects(heard, scores, where),
+        "same_audio": same_audio(heard, where),
+        "examples": examples(heard, scores, where, seed),
         "problems": {
             "recordings": len(chosen) - len(heard),
             "counts": dict(Counter(p.kind for p in found).most_common()),

@@ -35,7 +35,7 @@ def print_tables(answer: dict[str, Any], console: "Console") -> None:
     names, sections = list(answer["splits"]), rows(answer)
     for start in range(0, len(names), ACROSS):
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for name in names[start : start + ACROSS]:
             table.add_column(Text(name), justify="right")
         for section in sections.values():
@@ -77,7 +77,7 @@ def _manifest(answer: dict[str, Any], splits: dict[str, Split]) -> Iterator[Row]
     yield _row("utterances", splits, lambda s: f"{s['utterances']:,}")
     yield _row("length", splits, lambda s: seconds(s["seconds"]))
     yield _row("speakers", splits, lambda s: f"{s['speakers']:,}")
-    yield from _spread("duration, s", splits, lambda s: s["duration_s"], 2)
+    yield from _spread("duration, s", splits, lambda s: s["duration_s"], 2, 2)
     yield _row("  95 % and 99 % below", splits, lambda s: _pair(s["duration_s"], "p95", "p99", 2, ", "))
     yield _row("  shortest to longest", splits, lambda s: _pair(s["duration_s"], "min", "max", 2))
 
@@ -99,12 +99,12 @@ def _unseen(answer: dict[str, Any], splits: dict[str, Split]) -> Iterator[Row]:
         return
     if answer["unit"] == "word":
         yield _row("words not in train", new, lambda n: f"{n['word_types']:,}")
-        yield _row("  % of the different words", new, lambda n: percent(n["word_type_share"]))
+        yield _row("  % of different words", new, lambda n: percent(n["word_type_share"]))
         yield _row("  % of all words said", new, lambda n: percent(n["word_token_share"]))
     yield _row("characters not in train", new, lambda n: f"{len(n['characters']):,}")
-    yield _row("transcripts also in train", new, lambda n: f"{n['repeated_transcripts']:,}")
+    yield _row("transcripts in train", new, lambda n: f"{n['repeated_transcripts']:,}")
     yield _row("  % of the utterances", new, lambda n: percent(n["repeated_transcript_share"]))
-    yield _row("speakers also in train", new, lambda n: f"{len(n['shared_speakers']):,}")
+    yield _row("speakers in train", new, lambda n: f"{len(n['shared_speakers']):,}")
 
 
 def _sound(answer: dict[str, Any], splits: dict[str, Split]) -> Iterator[Row]:
@@ -114,17 +114,17 @@ def _sound(answer: dict[str, Any], splits: dict[str, Split]) -> Iterator[Row]:
     yield _row("recordings measured", audio, lambda a: f"{a['measured']:,}")
     yield _row("sampling rate, Hz", audio, lambda a: ", ".join(map(str, a["sample_rates"])))
     yield _row("channels", audio, lambda a: ", ".join(map(str, a["channels"])))
-    yield from _spread("RMS level, dBFS", audio, lambda a: a["rms_db"], 1)
+    yield from _spread("RMS level, dBFS", audio, lambda a: a["rms_db"], 1, 0)
     yield _row("highest peak, dBFS", audio, lambda a: _one(a["peak_db"], "max", 1))
     yield _row("clipped recordings", audio, lambda a: f"{a['clipped_utterances']:,}")
     yield _row("  worst, % of samples", audio, lambda a: f"{100 * a['clipped']['max']:.2f}")
     yield _row("with a DC offset", audio, lambda a: f"{a['dc_utterances']:,}")
-    yield from _spread("SNR, dB", audio, lambda a: a["snr_db"], 1)
+    yield from _spread("SNR, dB", audio, lambda a: a["snr_db"], 1, 0)
     yield _row("without any sound", audio, lambda a: f"{a['soundless_utterances']:,}")
-    yield _row("silence before, s: median", audio, lambda a: _one(a["leading_s"], "median", 2))
-    yield _row("silence after, s: median", audio, lambda a: _one(a["trailing_s"], "median", 2))
-    yield _row("silent, %: median", audio, lambda a: percent(a["silent"]["median"]))
-    yield from _spread("characters/s of sound", audio, lambda a: a["characters_per_s"], 1)
+    yield _row("median silence before, s", audio, lambda a: _one(a["leading_s"], "median", 2))
+    yield _row("median silence after, s", audio, lambda a: _one(a["trailing_s"], "median", 2))
+    yield _row("median silent share, %", audio, lambda a: percent(a["silent"]["median"]))
+    yield from _spread("characters/s", audio, lambda a: a["characters_per_s"], 1, 1)
     if answer["pace"]:
         yield _row("do not fit transcript", audio, lambda a: f"{a['suspects']:,}")
 
@@ -133,14 +133,21 @@ def _row(label: str, splits: dict[str, Any], show: Callable[[Any], str]) -> Row:
     return label, [NOTHING if s is None else show(s) for s in splits.values()]
 
 
-def _spread(label: str, splits: dict[str, Any], get: Callable[[Any], dict | None], digits: int) -> Iterator[Row]:
-    yield _row(f"{label}: median", splits, lambda s: _one(get(s), "median", digits))
-    yield _row("  middle half", splits, lambda s: _pair(get(s), "q1", "q3", digits))
+def _spread(
+    label: str, splits: dict[str, Any], get: Callable[[Any], dict | None], digits: int, rough: int
+) -> Iterator[Row]:
+    yield _row(f"{label}, median", splits, lambda s: _one(get(s), "median", digits))
+    yield _row("  middle half", splits, lambda s: _pair(get(s), "q1", "q3", rough))
 
 
 def _one(spread: dict[str, float] | None, name: str, digits: int) -> str:
-    return NOTHING if spread is None else f"{spread[name]:.{digits}f}".replace("-", "−")
+    if spread is None:
+        return NOTHING
+    return f"{round(spread[name], digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
-def _pair(spread: dict[str, float] | None, low: str, high: str, digits: int, between: str = " to ") -> str:
-    return NOTHING if spread is None else _one(spread, low, digits) + between + _one(spread, high, digits)
+def _pair(spread: dict[str, float] | None, low: str, high: str, digits: int, between: str = "–") -> str:
+    if spread is None:
+        return NOTHING
+    texts = _one(spread, low, digits), _one(spread, high, digits)
+    return (" to " if between == "–" and texts[0].startswith("−") else between).join(texts)

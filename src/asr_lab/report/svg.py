@@ -134,7 +134,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label
     for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True):
         up, at = n / y_marks[-1] * tall, x(low)
         box = {"x": at + 0.5, "y": base - up, "width": max(x(high) - at - 1, 0.5), "height": up}
-        parts.append(_tag("rect", cls="column c0", title=f"{low:g} to {high:g}: {n:,}", **box))
+        parts.append(_tag("rect", cls="column c0", title=f"{low:.3g} to {high:.3g}: {n:,}", **box))
     for mark in (m for m in ticks(edges[0], edges[-1]) if edges[0] <= m <= edges[-1]):
         parts.append(_text(f"{mark:g}", x(mark), base + 18, anchor="middle"))
     parts.append(_text(x_label, left + wide / 2, height - 8, anchor="middle"))

@@ -4,7 +4,7 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -105,9 +105,9 @@ def _open(source: str) -> Source:
 def _named(name: str) -> Source:
     """As training would see it: its normaliser, its splits (a carved one too), its rate and channel."""
     from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate  # not build.make, which imports PyTorch and Lightning: seconds
 
     from asr_lab import schema
-    from asr_lab.build import make
     from asr_lab.paths import conf_dir
     from asr_lab.sweep.cell import register_resolvers, resolved
 
@@ -115,7 +115,7 @@ def _named(name: str) -> Source:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = resolved(compose("config", overrides=[f"data={name}"]))
-    corpus: Any = make(config, "data")
+    corpus = instantiate(config["data"], _convert_="all")
     rate = None if corpus.resample else corpus.sample_rate
     return Source(corpus.manifest, corpus.splits, corpus.score == "wer", rate, corpus.channel, [])
 
