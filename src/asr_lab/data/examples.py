@@ -9,15 +9,33 @@ from typing import Any
 
 from asr_lab.data import speech_rate, transcripts
 from asr_lab.data.manifest import Utterance
-from asr_lab.data.measure import Heard
+from asr_lab.data.measure import Heard, Signal
 
 N_RANDOM = 3
+DC_OF_RMS = 0.1  # a DC offset above this share of the RMS level is one
+NOISY_DB = 10.0
+# How bad it is, 0 when it is not.
+FLAGS: dict[str, Callable[[Signal], float]] = {
+    "soundless": lambda s: s.seconds if s.active_s == 0 else 0,
+    "clipped": lambda s: s.clipped,
+    "noisy": lambda s: 0 if s.snr_db is None else max(0, NOISY_DB - s.snr_db),
+    "dc": lambda s: max(0, abs(s.dc) / 10 ** (s.rms_db / 20) - DC_OF_RMS),
+}
 
 
 def rate(h: Heard) -> float | None:
     """Characters (without spaces) per second of sound."""
     n = transcripts.n_characters(h.utterance.text)
     return n / h.signal.active_s if n and h.signal.active_s else None
+
+
+def flagged(heard: list[Heard]) -> dict[str, list[str]]:
+    """Ids of the recordings that each of `FLAGS` is raised for, the worst first."""
+    found = {}
+    for name, badness in FLAGS.items():
+        bad = sorted((-badness(h.signal), h.utterance.id) for h in heard)
+        found[name] = [id_ for worst, id_ in bad if worst < 0]
+    return found
 
 
 def suspects(heard: list[Heard], scores: dict[str, float], where: dict[str, str]) -> list[dict[str, Any]]:

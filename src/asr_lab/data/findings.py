@@ -5,7 +5,7 @@ from typing import Any
 
 
 def findings(answer: dict[str, Any]) -> list[str]:
-    """Sentences about an answer of `stats.analyse`."""
+    """Sentences about an answer of `stats.analyse`; of the recordings that one is about, the worst are named."""
     whole = _whole(answer)
     return [*_broken(answer), *_leaks(answer), *_texts(answer, whole), *_sounds(answer, whole.get("audio"))]
 
@@ -59,20 +59,12 @@ def _sounds(answer: dict[str, Any], audio: dict[str, Any] | None) -> Iterator[st
     if not audio:
         return
     of = f"of {audio['measured']:,}"
-    if audio["soundless_utterances"]:
-        yield f"{_have(audio['soundless_utterances'], 'recording', of)} no sound at all."
     if answer["suspects"]:
-        first = answer["suspects"][0]
-        yield (
-            f"{_have(len(answer['suspects']), 'recording', of)} too much or too little sound for the transcript: "
-            f"first listen to {first['id']}."
-        )
-    if audio["clipped_utterances"]:
-        yield f"{_are(audio['clipped_utterances'], 'recording', of)} clipped in places."
-    if audio["noisy_utterances"]:
-        yield f"{_have(audio['noisy_utterances'], 'recording', of)} an SNR below 10 dB."
-    if audio["dc_utterances"]:
-        yield f"{_have(audio['dc_utterances'], 'recording', of)} a DC offset above a tenth of the RMS level."
+        which = [s["id"] for s in answer["suspects"]]
+        yield f"{_have(len(which), 'recording', of)} too much or too little sound for the transcript: {_some(which)}."
+    for name, (verb, said) in _FLAGS.items():
+        if which := answer["flagged"][name]:
+            yield f"{verb(len(which), 'recording', of)} {said}: {_some(which)}."
     for what, unit in (("sample_rates", "Hz"), ("channels", "channels")):
         if len(audio[what]) > 1:
             yield "Not all recordings are alike: " + ", ".join(f"{k} {unit} ({n:,})" for k, n in audio[what].items())
@@ -96,3 +88,11 @@ def _percent(share: float) -> str:
 
 def _some(ids: list[str]) -> str:
     return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+
+
+_FLAGS = {
+    "soundless": (_have, "no sound at all"),
+    "clipped": (_are, "clipped in places"),
+    "noisy": (_have, "an SNR below 10 dB"),
+    "dc": (_have, "a DC offset above a tenth of the RMS level"),
+}

@@ -147,7 +147,7 @@ def _frame_powers(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     size = max(1, round(sample_rate * FRAME_S))
     starts = np.arange(max(1, len(samples) // size)) * size
     sums = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
-    powers = np.pad(sums / np.diff([*starts, len(samples)]), 1, mode="edge")
+    powers = np.pad(sums / np.diff(starts, append=len(samples)), 1, mode="edge")
     return (powers[:-2] + powers[1:-1] + powers[2:]) / 3
 
 

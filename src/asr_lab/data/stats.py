@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from asr_lab.data import speech_rate, transcripts
-from asr_lab.data.examples import examples, rate, same_audio, suspects
+from asr_lab.data.examples import FLAGS, examples, flagged, rate, same_audio, suspects
 from asr_lab.data.findings import findings
 from asr_lab.data.manifest import Problem, Utterance
-from asr_lab.data.measure import Heard, Look, look_at_all
+from asr_lab.data.measure import Heard, look_at_all
 
 ALL = "all"
 PERCENTILES = {"min": 0, "p5": 5, "q1": 25, "median": 50, "q3": 75, "p95": 95, "p99": 99, "max": 100}
 N_BARS = 24
-DC_OF_RMS = 0.1  # a DC offset above this share of the RMS level is one
-NOISY_DB = 10.0
+FENCE = 4.0  # interquartile ranges
+SAME = 1e-4  # a range that is none
 
 Splits = dict[str, list[Utterance]]
 
@@ -32,21 +32,29 @@ def spread(values: Iterable[float | None]) -> dict[str, float] | None:
 
 
 def histogram(values: Iterable[float | None]) -> dict[str, Any] | None:
-    """`edges` (N + 1) and `counts` (N) of up to 24 bars of equal width, and the `max`imum; None without values.
+    """`edges` (N + 1) and `counts` (N) of up to 24 bars of equal width, `min` and `max`; None without values.
 
-    Whole numbers get bars of whole numbers. The last bar also holds what lies above the 99.5th percentile.
+    Whole numbers get bars of whole numbers. Values further than four interquartile ranges outside the middle half
+    are counted in the first and the last bar, so that one outlier does not squeeze all others into a line.
     """
     known = np.array([v for v in values if v is not None], dtype=np.float64)
     if not len(known):
         return None
-    low, high = float(known.min()), float(np.percentile(known, 99.5, method="higher"))
+    low, high, q1, q3 = np.percentile(known, [0, 100, 25, 75])
+    if q3 > q1:
+        fences = q1 - FENCE * (q3 - q1), q3 + FENCE * (q3 - q1)
+        inside = known[(known >= fences[0]) & (known <= fences[1])]
+        low, high = inside.min(), inside.max()
     if (known == known.round()).all():
         step = -(-(high - low + 1) // N_BARS)
-        edges = np.arange(low - 0.5, high + step, step)
+        edges = low - 0.5 + step * np.arange(-(-(high - low + 1) // step) + 1)
+    elif high - low > SAME:
+        edges = np.linspace(low, high, N_BARS + 1)
     else:
-        edges = np.linspace(low, high, N_BARS + 1) if high > low else np.array([low - 0.5, low + 0.5])
-    counts, _ = np.histogram(np.minimum(known, high), edges)
-    return {"edges": edges.round(4).tolist(), "counts": counts.tolist(), "max": round(float(known.max()), 4)}
+        edges = np.array([low - 0.5, high + 0.5])
+    counts, _ = np.histogram(known.clip(low, high), edges)
+    ends = {"min": round(float(known.min()), 4), "max": round(float(known.max()), 4)}
+    return {"edges": edges.round(6).tolist(), "counts": counts.tolist(), **ends}
 
 
 def analyse(
@@ -75,9 +83,10 @@ def analyse(
     """
     everyone = [u for us in splits.values() for u in us]
     chosen = draw(everyone, max_utterances, seed) if audio else []
-    heard, found = [], list(problems)
+    heard, broken = [], []
     for u, look in zip(chosen, look_at_all(chosen, sample_rate, channel, n_workers), strict=True):
-        _keep(u, look, heard, found)
+        heard += [Heard(u, look.signal)] if look.signal else []
+        broken += [look.problem] if look.problem else []
         advance()
     scores, pace = _suspicion(heard, spaced)
     several = {**splits, ALL: everyone}
@@ -86,6 +95,7 @@ def analyse(
     by_split = {name: {u.id for u in us} for name, us in several.items()}
     where = {u.id: name for name, us in splits.items() for u in us}
     train = splits.get("train", [])
+    held = {name: us for name, us in splits.items() if train and name != "train"}
     answer: dict[str, Any] = {
         "unit": "word" if spaced else "character",
         "utterances": len(everyone),
@@ -95,23 +105,20 @@ def analyse(
             name: _split(us, spaced) | {"audio": _sound([h for h in heard if h.utterance.id in by_split[name]], scores)}
             for name, us in several.items()
         },
-        "unseen": {name: transcripts.unseen(train, us, spaced) for name, us in splits.items() if name != "train"}
-        if train
-        else {},
+        "unseen": {
+            name: transcripts.unseen(train, us, spaced) for name, us in splits.items() if name != "train" and train
+        },
         "words": transcripts.count_words(everyone, spaced).most_common(transcripts.TOP),
         "characters": transcripts.listed(transcripts.count_characters(everyone)),
         "speakers": (speakers := _speakers(splits)),
         "histograms": _histograms(everyone, heard, scores, spaced)
         | {"speaker_minutes": histogram(row["minutes"] for row in speakers)},
         "pace": pace._asdict() if pace else None,
+        "flagged": flagged(heard),
         "suspects": suspects(heard, scores, where),
         "same_audio": same_audio(heard, where),
         "examples": examples(heard, scores, where, seed),
-        "problems": {
-            "recordings": len(chosen) - len(heard),
-            "counts": dict(Counter(p.kind for p in found).most_common()),
-            "items": [p._asdict() for p in found],
-        },
+        "problems": _problems([*problems, *broken]) | {"recordings": len(chosen) - len(heard)},
     }
     return answer | {"findings": findings(answer)}
 
@@ -124,11 +131,9 @@ def draw(utterances: list[Utterance], n: int | None, seed: int) -> list[Utteranc
     return [u for i, u in enumerate(utterances) if i in chosen]
 
 
-def _keep(u: Utterance, look: Look, heard: list[Heard], found: list[Problem]) -> None:
-    if look.signal:
-        heard.append(Heard(u, look.signal))
-    if look.problem:
-        found.append(look.problem)
+def _problems(found: list[Problem]) -> dict[str, Any]:
+    counts = Counter(p.kind for p in found)
+    return {"counts": dict(counts.most_common()), "items": [p._asdict() for p in found]}
 
 
 def _split(utterances: list[Utterance], spaced: bool) -> dict[str, Any]:
@@ -156,10 +161,7 @@ def _sound(heard: list[Heard], scores: dict[str, float]) -> dict[str, Any] | Non
         "channels": dict(Counter(s.n_channels for s in signals).most_common()),
         **{name: spread(getattr(s, name) for s in signals) for name in fields},
         "characters_per_s": spread(map(rate, heard)),
-        "clipped_utterances": sum(s.clipped_runs > 0 for s in signals),
-        "soundless_utterances": sum(s.active_s == 0 for s in signals),
-        "dc_utterances": sum(abs(s.dc) > DC_OF_RMS * 10 ** (s.rms_db / 20) for s in signals),
-        "noisy_utterances": sum(s.snr_db is not None and s.snr_db < NOISY_DB for s in signals),
+        "flagged": {name: sum(badness(s) > 0 for s in signals) for name, badness in FLAGS.items()},
         "suspects": sum(abs(scores.get(h.utterance.id, 0)) >= speech_rate.LIMIT for h in heard),
     }
 

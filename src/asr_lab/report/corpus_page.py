@@ -33,7 +33,7 @@ CHARTS = {
 }
 
 
-def write_page(path: Path, answer: Mapping[str, Any], utterances: Mapping[str, Utterance], channel: int | str) -> Path:
+def write_page(path: Path, answer: dict[str, Any], utterances: Mapping[str, Utterance], channel: int | str) -> Path:
     """Write the page of an answer of `data.stats.analyse` (with `corpus` and `manifest`), under 5 MB, atomically.
 
     Args:
@@ -54,7 +54,7 @@ def write_page(path: Path, answer: Mapping[str, Any], utterances: Mapping[str, U
     page = env.get_template("corpus.html.j2").render(
         a=answer,
         headline=headline(answer),
-        sections=rows(dict(answer)),
+        sections=rows(answer),
         charts=[_chart(answer["histograms"][name], *of) for name, of in CHARTS.items() if answer["histograms"][name]],
         examples=examples,
         suspects=answer["suspects"][:LISTED],
@@ -94,8 +94,9 @@ def _chart(bars: Mapping[str, Any], axis: str, title: str) -> dict[str, str]:
     edges, counts = bars["edges"], bars["counts"]
     most = max(range(len(counts)), key=counts.__getitem__)
     said = (
-        f"{title}: {sum(counts):,} values from {edges[0]:.3g} to {bars['max']:.3g} {axis}, "
+        f"{title}: {sum(counts):,} values from {bars['min']:.3g} to {bars['max']:.3g} {axis}, "
         f"most of them between {edges[most]:.3g} and {edges[most + 1]:.3g}"
     )
-    note = f"The last bar holds all up to {bars['max']:.3g}." if bars["max"] > edges[-1] else ""
-    return {"title": title, "note": note, "svg": histogram(edges, counts, said, axis)}
+    notes = [f"The first bar holds all from {bars['min']:.3g}."] if bars["min"] < edges[0] else []
+    notes += [f"The last bar holds all up to {bars['max']:.3g}."] if bars["max"] > edges[-1] else []
+    return {"title": title, "note": " ".join(notes), "svg": histogram(edges, counts, said, axis)}

@@ -121,13 +121,13 @@ def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label
     """Bars of `counts` (N) between `edges` (N + 1), each with its numbers as a tooltip."""
     height, left, base = 230, 44, 230 - _BOTTOM
     tall, wide = base - _TOP, _W - left - _SIDE
-    y_marks = [mark for mark in ticks(0, max(counts), 3) if mark == round(mark)]
+    y_marks = ticks(0, max(counts), 3)
 
     def x(value: float) -> float:
         return left + (value - edges[0]) / (edges[-1] - edges[0]) * wide
 
     parts = [_frame(title, height)]
-    for mark in y_marks:
+    for mark in (m for m in y_marks if m == round(m)):  # there is no half recording
         y = base - mark / y_marks[-1] * tall
         parts.append(_tag("line", cls="grid", x1=left, x2=_W - _SIDE, y1=y, y2=y))
         parts.append(_text(f"{mark:,.0f}", left - 6, y + 4, anchor="end"))

@@ -4,7 +4,7 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
@@ -53,7 +53,7 @@ def stats(
     err = Console(stderr=True)
     with Progress(console=err, transient=True, disable=not (audio and err.is_terminal)) as bar:
         task = bar.add_task("measuring", total=min(n, max_utterances or n))
-        answer = {"corpus": source, "manifest": str(corpus.manifest)} | analyse(
+        answer: dict[str, Any] = {"corpus": source, "manifest": str(corpus.manifest)} | analyse(
             corpus.splits,
             spaced=corpus.spaced,
             audio=audio,
@@ -69,7 +69,10 @@ def stats(
         from asr_lab.report.corpus_page import write_page
 
         everyone = {u.id: u for us in corpus.splits.values() for u in us}
-        write_page(page, answer, everyone, corpus.channel)
+        try:
+            write_page(page, answer, everyone, corpus.channel)
+        except OSError as error:
+            raise DataError(f"--page: {page} cannot be written ({error.strerror}); choose another file") from None
         err.print(f"wrote {page}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(json.dumps(answer, indent=1, ensure_ascii=False))
