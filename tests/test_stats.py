@@ -494,7 +494,7 @@ def test_a_page_of_long_loud_recordings_stays_small(asr_lab, tmp_path):
     assert len(page) < 5e6
     clips = re.findall(r"base64,([^\"]+)", page)
     assert all(0.5 < len(decoded(c)) / 48_000 <= CLIP_S for c in clips)
-    assert page.count("The first ") == len(clips)
+    assert len(re.findall(r"The first \d", page)) == len(clips)
 
 
 def test_transcripts_cannot_break_out_of_the_page(asr_lab, tones, tmp_path):

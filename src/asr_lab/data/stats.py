@@ -105,9 +105,7 @@ def analyse(
             name: _split(us, spaced) | {"audio": _sound([h for h in heard if h.utterance.id in by_split[name]], scores)}
             for name, us in several.items()
         },
-        "unseen": {
-            name: transcripts.unseen(train, us, spaced) for name, us in splits.items() if name != "train" and train
-        },
+        "unseen": {name: transcripts.unseen(train, us, spaced) for name, us in held.items()},
         "words": transcripts.count_words(everyone, spaced).most_common(transcripts.TOP),
         "characters": transcripts.listed(transcripts.count_characters(everyone)),
         "speakers": (speakers := _speakers(splits)),
