@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_lab.data import measure, transcripts
+from asr_lab.data.examples import same_audio
 from asr_lab.data.manifest import Utterance, read_manifest
-from asr_lab.data.measure import FLOOR_DB, clipped_runs, look_at_all
+from asr_lab.data.measure import FLOOR_DB, Heard, clipped_runs, look_at_all
 from asr_lab.data.speech_rate import FEWEST, LIMIT, suspicion
 from asr_lab.data.stats import N_BARS, analyse, draw, histogram, spread
 from asr_lab.report.corpus_page import CLIP_S
@@ -148,6 +149,13 @@ def test_sound_without_a_pause_has_no_snr():
     assert s.snr_db is None and s.active_s == pytest.approx(1) and s.leading_s == 0
 
 
+def test_soft_syllables_are_no_silence():
+    """Level changes of 10 dB, without a pause."""
+    x = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    x *= np.where(np.arange(RATE) // 800 % 2, 1, 10 ** (-10 / 20))
+    assert one(x).silent == 0
+
+
 @pytest.mark.parametrize(
     ("samples", "says"),
     [
@@ -228,6 +236,16 @@ def test_no_bar_loses_a_value(values):
     assert len(bars["edges"]) == len(bars["counts"]) + 1 and bars["edges"] == sorted(set(bars["edges"]))
 
 
+def test_the_same_samples_are_found_and_silence_is_no_duplicate():
+    def heard(name: str, samples: np.ndarray) -> Heard:
+        return Heard(Utterance(name, Path("x"), 1.0, name), one(samples))
+
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, RATE)
+    recordings = [("a", noise), ("b", noise.copy()), ("c", noise * 0.99), ("d", 0 * noise), ("e", 0 * noise)]
+    groups = same_audio([heard(*r) for r in recordings], dict.fromkeys("abcde", "train"))
+    assert groups == [{"ids": ["a", "b"], "splits": ["train"], "texts": ["a", "b"]}]
+
+
 def test_a_draw_is_the_same_for_the_same_seed():
     us = [Utterance(str(i), Path("x"), 1.0, "") for i in range(100)]
     assert draw(us, None, 0) == draw(us, 100, 0) == us
@@ -254,6 +272,17 @@ def test_the_rule_finds_the_fit_and_the_planted_outlier():
     assert pace.spread == pytest.approx(0.08, rel=0.15)  # the speakers' own paces are taken off
     assert set(np.flatnonzero(np.abs(z) >= LIMIT)) == {17, 42}
     assert z[17] > 0 > z[42]
+
+
+def test_wrong_transcripts_do_not_bend_the_fit():
+    rng = np.random.default_rng(4)
+    characters, words = rng.integers(5, 60, 400), rng.integers(1, 12, 400)
+    seconds = (0.2 + 0.06 * characters + 0.1 * words) * np.exp(0.08 * rng.standard_normal(400))
+    wrong = np.flatnonzero(characters < 30)[:40]  # a tenth of all, none of them long
+    seconds[wrong] *= 6
+    fit = suspicion(seconds.tolist(), characters.tolist(), words.tolist(), [None] * 400)
+    assert fit is not None and fit[0].character_s == pytest.approx(0.06, rel=0.1)
+    assert set(np.flatnonzero(np.abs(fit[1]) >= LIMIT)) == set(wrong)
 
 
 def test_few_or_equal_recordings_make_no_outliers():
@@ -330,6 +359,8 @@ def test_a_corpus_without_faults_has_no_findings_about_sound(tones):
     assert not found["suspects"] and not found["same_audio"] and not found["problems"]["items"]
     assert list(found["splits"]) == ["all"] and found["unseen"] == {}
     assert found["findings"] == []
+    called_all = analyse({"all": read_manifest(tones)}, spaced=True, audio=False)
+    assert called_all["splits"]["all"]["utterances"] == 36
 
 
 def test_processes_give_the_same_numbers(tones, monkeypatch):

@@ -89,9 +89,7 @@ def analyse(
         broken += [look.problem] if look.problem else []
         advance()
     scores, pace = _suspicion(heard, spaced)
-    several = {**splits, ALL: everyone}
-    if len(splits) == 1:
-        del several[next(iter(splits))]
+    several = {**(splits if len(splits) > 1 else {}), ALL: everyone}
     by_split = {name: {u.id for u in us} for name, us in several.items()}
     where = {u.id: name for name, us in splits.items() for u in us}
     train = splits.get("train", [])

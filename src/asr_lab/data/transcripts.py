@@ -21,11 +21,18 @@ def n_characters(text: str) -> int:
 
 
 def count_words(utterances: Iterable[Utterance], spaced: bool) -> Counter[str]:
-    return Counter(word for u in utterances for word in units(u.text, spaced))
+    return _count(units(u.text, spaced) for u in utterances)
 
 
 def count_characters(utterances: Iterable[Utterance]) -> Counter[str]:
-    return Counter(c for u in utterances for c in u.text)
+    return _count(u.text for u in utterances)
+
+
+def _count(groups: Iterable[Iterable[str]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for group in groups:
+        counts.update(group)  # in C, where a generator over all characters would take several times as long
+    return counts
 
 
 def vocabulary(words: Counter[str], characters: Counter[str]) -> dict[str, int]:
