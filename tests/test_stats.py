@@ -534,7 +534,9 @@ def test_transcripts_cannot_break_out_of_the_page(asr_lab, tones, tmp_path):
         r["audio_filepath"] = str(tones.parent / r["audio_filepath"])
     nasty = '"><script>alert(1)</script>\u202e\ud800[bold]'
     rows[0] |= {"text": nasty, "speaker": nasty, "id": nasty}
+    rows[1] |= {"audio_filepath": nasty + "2"}
     write(tmp_path, rows)
+    assert stats(asr_lab, "manifest.jsonl", cwd=tmp_path)["problems"]["counts"] == {"missing file": 1}
     done = asr_lab("data", "stats", "manifest.jsonl", "--page", "page.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

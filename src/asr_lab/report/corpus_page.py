@@ -14,7 +14,7 @@ from asr_lab.data import audio
 from asr_lab.data.manifest import Utterance
 from asr_lab.errors import DataError
 from asr_lab.files import write_text
-from asr_lab.report.corpus_table import headline, rows
+from asr_lab.report.corpus_table import headline, printable, rows
 from asr_lab.report.svg import histogram
 
 CLIP_S = 10.0  # of a longer recording, so much is played
@@ -61,7 +61,7 @@ def write_page(path: Path, answer: dict[str, Any], utterances: Mapping[str, Utte
         listed=LISTED,
         version=__version__,
     )
-    return write_text(path, page.encode(errors="replace").decode())
+    return write_text(path, printable(page))
 
 
 def clip(u: Utterance, channel: int | str, room: int) -> tuple[str | None, float]:

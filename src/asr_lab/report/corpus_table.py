@@ -29,7 +29,7 @@ def print_tables(answer: dict[str, Any], console: "Console") -> None:
     from rich.text import Text
 
     def say(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
+        console.print(Text(printable(text), style=style), soft_wrap=True)
 
     say(f"{answer['corpus']}: {headline(answer)}", "bold")
     names, sections = list(answer["splits"]), rows(answer)
@@ -37,7 +37,7 @@ def print_tables(answer: dict[str, Any], console: "Console") -> None:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("", no_wrap=True)
         for name in names[start : start + ACROSS]:
-            table.add_column(Text(name), justify="right")
+            table.add_column(Text(printable(name)), justify="right")
         for section in sections.values():
             for label, values in section:
                 table.add_row(label, *map(Text, values[start : start + ACROSS]))
@@ -66,6 +66,11 @@ def headline(answer: dict[str, Any]) -> str:
     if audio["wanted"] < n:
         return f"{size}; a random {audio['wanted']:,} recordings measured (seed {audio['seed']})"
     return size
+
+
+def printable(text: str) -> str:
+    """Without lone surrogates, which JSON can carry and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _more(n: int, say: Callable[[str], None]) -> None:

@@ -1,8 +1,6 @@
 """`asr-lab data stats`: what a corpus is like, before anything is trained on it."""
 
 import os
-import sys
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,11 +41,10 @@ def stats(
 
     from asr_lab.data.stats import analyse
     from asr_lab.errors import DataError
+    from asr_lab.report.corpus_table import print_tables, printable
 
     if page and page.is_dir():
         raise DataError(f"--page: {page} is a folder; give the name of an HTML file")
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # transcripts may hold what the terminal, or UTF-8, cannot
     corpus = _open(source)
     n = sum(map(len, corpus.splits.values()))
     err = Console(stderr=True)
@@ -75,10 +72,8 @@ def stats(
             raise DataError(f"--page: {page} cannot be written ({error.strerror}); choose another file") from None
         err.print(f"wrote {page}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(answer, indent=1, ensure_ascii=False))
+        print(printable(json.dumps(answer, indent=1, ensure_ascii=False)))
     else:
-        from asr_lab.report.corpus_table import print_tables
-
         print_tables(answer, Console())
     if audio and not answer["audio"]["measured"]:
         raise typer.Exit(2)
