@@ -18,7 +18,7 @@ def _broken(answer: dict[str, Any]) -> Iterator[str]:
     problems = answer["problems"]
     if problems["items"]:
         kinds = ", ".join(f"{kind} ({n})" for kind, n in problems["counts"].items())
-        yield f"{_n(len(problems['items']), 'problem')} in the manifest and the recordings: {kinds}."
+        yield f"{counted(len(problems['items']), 'problem')} in the manifest and the recordings: {kinds}."
 
 
 def _leaks(answer: dict[str, Any]) -> Iterator[str]:
@@ -70,16 +70,17 @@ def _sounds(answer: dict[str, Any], audio: dict[str, Any] | None) -> Iterator[st
             yield "Not all recordings are alike: " + ", ".join(f"{k} {unit} ({n:,})" for k, n in audio[what].items())
 
 
-def _n(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """`1 word`, `2,000 words`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _are(count: int, noun: str, which: str = "") -> str:
-    return " ".join(filter(None, (_n(count, noun), which, "is" if count == 1 else "are")))
+    return " ".join(filter(None, (counted(count, noun), which, "is" if count == 1 else "are")))
 
 
 def _have(count: int, noun: str, which: str = "") -> str:
-    return " ".join(filter(None, (_n(count, noun), which, "has" if count == 1 else "have")))
+    return " ".join(filter(None, (counted(count, noun), which, "has" if count == 1 else "have")))
 
 
 def _percent(share: float) -> str:
@@ -87,7 +88,7 @@ def _percent(share: float) -> str:
 
 
 def _some(ids: list[str]) -> str:
-    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+    return ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
 
 
 _FLAGS = {

@@ -53,7 +53,7 @@ def histogram(values: Iterable[float | None]) -> dict[str, Any] | None:
     else:
         edges = np.array([low - 0.5, high + 0.5])
     counts, _ = np.histogram(known.clip(low, high), edges)
-    ends = {"min": round(float(known.min()), 4), "max": round(float(known.max()), 4)}
+    ends = {"min": round(float(known.min()), 6), "max": round(float(known.max()), 6)}
     return {"edges": edges.round(6).tolist(), "counts": counts.tolist(), **ends}
 
 

@@ -51,11 +51,17 @@ def write_page(path: Path, answer: dict[str, Any], utterances: Mapping[str, Utte
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = env.get_template("corpus.html.j2").render(
+    page = env.get_template(
+        "corpus.html.j2"
+    ).render(
         a=answer,
         headline=headline(answer),
         sections=rows(answer),
-        charts=[_chart(answer["histograms"][name], *of) for name, of in CHARTS.items() if answer["histograms"][name]],
+        charts=[
+            _chart(bars, *of)
+            for name, of in CHARTS.items()
+            if (bars := answer["histograms"][name]) and len(bars["counts"]) > 1  # one bar says nothing
+        ],
         examples=examples,
         suspects=answer["suspects"][:LISTED],
         listed=LISTED,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from asr_lab.data.findings import counted
 from asr_lab.report.formats import NOTHING, percent, seconds
 
 if TYPE_CHECKING:
@@ -60,11 +61,12 @@ def print_tables(answer: dict[str, Any], console: "Console") -> None:
 def headline(answer: dict[str, Any]) -> str:
     """Size of the corpus, and how much of it was measured."""
     n, audio = answer["utterances"], answer["audio"]
-    size = f"{n:,} utterances, {seconds(3600 * answer['hours'])}, {len(answer['speakers']):,} speakers"
+    speakers = counted(len(answer["speakers"]), "speaker")
+    size = f"{counted(n, 'utterance')}, {seconds(3600 * answer['hours'])}, {speakers}"
     if not audio:
         return f"{size}; recordings not measured"
     if audio["wanted"] < n:
-        return f"{size}; a random {audio['wanted']:,} recordings measured (seed {audio['seed']})"
+        return f"{size}; {counted(audio['wanted'], 'recording')} drawn at random and measured (seed {audio['seed']})"
     return size
 
 
