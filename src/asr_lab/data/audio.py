@@ -114,8 +114,9 @@ def _probe(source: Path | bytes, name: str) -> AudioInfo:
                 head = f.read(12)
         except FileNotFoundError:
             raise DataError(f"missing file: {name}; check the path or the root that it is relative to") from None
-        except OSError as error:
-            raise DataError(f"missing file: {name} cannot be read ({error.strerror}); check the path") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
+            why = getattr(error, "strerror", None) or "no possible path"
+            raise DataError(f"missing file: {name} cannot be read ({why}); check the path") from None
     if size == 0:
         raise DataError(f"empty file: {name} has 0 bytes; {_AGAIN}")
     try:

@@ -117,6 +117,30 @@ def line_chart(lines: Sequence[Line], title: str, x_label: str, y_label: str) ->
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
+def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label: str) -> Markup:
+    """Bars of `counts` (N) between `edges` (N + 1), each with its numbers as a tooltip."""
+    height, left, base = 230, 44, 230 - _BOTTOM
+    tall, wide = base - _TOP, _W - left - _SIDE
+    y_marks = ticks(0, max(counts), 3)
+
+    def x(value: float) -> float:
+        return left + (value - edges[0]) / (edges[-1] - edges[0]) * wide
+
+    parts = [_frame(title, height)]
+    for mark in (m for m in y_marks if m == round(m)):  # there is no half recording
+        y = base - mark / y_marks[-1] * tall
+        parts.append(_tag("line", cls="grid", x1=left, x2=_W - _SIDE, y1=y, y2=y))
+        parts.append(_text(f"{mark:,.0f}", left - 6, y + 4, anchor="end"))
+    for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True):
+        up, at = n / y_marks[-1] * tall, x(low)
+        box = {"x": at + 0.5, "y": base - up, "width": max(x(high) - at - 1, 0.5), "height": up}
+        parts.append(_tag("rect", cls="column c0", title=f"{low:.3g} to {high:.3g}: {n:,}", **box))
+    for mark in (m for m in ticks(edges[0], edges[-1]) if edges[0] <= m <= edges[-1]):
+        parts.append(_text(f"{mark:g}", x(mark), base + 18, anchor="middle"))
+    parts.append(_text(x_label, left + wide / 2, height - 8, anchor="middle"))
+    return Markup("\n").join([*parts, Markup("</svg>")])
+
+
 def _apart(ys: Sequence[float]) -> list[float]:
     """Label heights near `ys`, at least a line apart, within the chart."""
     order = sorted(range(len(ys)), key=lambda i: ys[i])
