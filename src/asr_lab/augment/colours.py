@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from scipy.fft import next_fast_len
 from torch import Generator, Tensor
@@ -57,4 +58,4 @@ def _shaped(n_samples: int, sample_rate: int, amplitude: Callable[[Tensor], Tens
     hz = torch.fft.rfftfreq(n_fft, 1 / sample_rate)
     spectrum = torch.randn(len(hz), dtype=torch.complex64, generator=generator) * amplitude(hz)
     spectrum[0] = 0
-    return torch.fft.irfft(spectrum, n_fft)[:n_samples]
+    return torch.from_numpy(np.fft.irfft(spectrum.numpy(), n_fft)[:n_samples])  # see level.py

@@ -22,5 +22,5 @@ def check_range(name: str, low: float, high: float, least: float = -math.inf) ->
         ValueError: the range `min_{name}` to `max_{name}` is empty, goes below `least` or is not finite.
     """
     if not (math.isfinite(low) and math.isfinite(high) and least <= low <= high):
-        bound = f", from {least} on," if math.isfinite(least) else ""
-        raise ValueError(f"min_{name} and max_{name} are a range{bound} {low} and {high} came")
+        bound = f"from {least} on" if math.isfinite(least) else "min <= max"
+        raise ValueError(f"min_{name} and max_{name} are a range ({bound}), {low} and {high} came")

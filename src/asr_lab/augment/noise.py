@@ -5,6 +5,7 @@ from torch import Generator, Tensor
 from asr_lab.augment.colours import COLOURS
 from asr_lab.augment.draws import below, check_range, uniform
 from asr_lab.augment.folder import AudioFolder, opened
+from asr_lab.augment.level import power
 from asr_lab.augment.none import NoAugment
 
 
@@ -39,8 +40,3 @@ class Noise(NoAugment):
             noise = COLOURS[source](len(audio), self.sample_rate, generator)
         loudness = power(noise)
         return audio + noise * (signal / (loudness * ratio)) ** 0.5 if loudness > 0 else audio
-
-
-def power(audio: Tensor) -> float:
-    """Mean square; 0 of nothing."""
-    return audio.square().mean().item() if len(audio) else 0.0

@@ -1,11 +1,13 @@
 """Reverberation: convolution with the impulse response of a room, recorded or synthetic."""
 
+import numpy as np
 import torch
 from scipy.fft import next_fast_len
 from torch import Generator, Tensor
 
 from asr_lab.augment.draws import below, check_range, uniform
 from asr_lab.augment.folder import AudioFolder, opened
+from asr_lab.augment.level import power
 from asr_lab.augment.none import NoAugment
 from asr_lab.errors import DataError
 
@@ -64,7 +66,7 @@ def synthetic_room(rt60_s: float, drr_db: float, sample_rate: int, generator: Ge
     n_samples = max(1, round(rt60_s * sample_rate))
     decay = 10 ** (-3 * torch.arange(1, n_samples + 1) / n_samples)
     tail = torch.randn(n_samples, generator=generator) * decay
-    tail *= 10 ** (-drr_db / 20) / tail.norm()
+    tail *= 10 ** (-drr_db / 20) / (n_samples * power(tail)) ** 0.5
     return torch.cat([torch.ones(1), tail])
 
 
@@ -72,14 +74,14 @@ def reverberated(audio: Tensor, response: Tensor) -> Tensor:
     """(S,), impulse response (R,) from the direct path on -> (S,) of the same energy"""
     n_samples = len(audio)
     response = response[:n_samples]
-    energy = audio.square().sum().item() if n_samples else 0.0
-    if not energy > 0:
+    loudness = power(audio)
+    if not loudness > 0:
         return audio
     n_fft = next_fast_len(n_samples + len(response) - 1, real=True)
-    spectrum = torch.fft.rfft(audio, n_fft) * torch.fft.rfft(response, n_fft)
-    wet = torch.fft.irfft(spectrum, n_fft)[:n_samples]
-    wet_energy = wet.square().sum().item()
-    return wet * (energy / wet_energy) ** 0.5 if wet_energy > 0 else audio
+    spectrum = np.fft.rfft(audio.numpy(), n_fft) * np.fft.rfft(response.numpy(), n_fft)  # see level.py
+    wet = torch.from_numpy(np.fft.irfft(spectrum, n_fft)[:n_samples])
+    wet_loudness = power(wet)
+    return wet * (loudness / wet_loudness) ** 0.5 if wet_loudness > 0 else audio
 
 
 def _from_direct_path(response: Tensor, path: object) -> Tensor:
