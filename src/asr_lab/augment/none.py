@@ -6,6 +6,7 @@ from torch import Generator, Tensor
 class NoAugment:
     speeds: tuple[float, ...] = (1.0,)
     on_audio = False
+    on_features = False
     masks_bands = False
 
     def audio(self, audio: Tensor, generator: Generator) -> Tensor:

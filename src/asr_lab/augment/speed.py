@@ -7,6 +7,11 @@ class SpeedPerturbation(NoAugment):
     """Plays an utterance at one of `factors`, drawn with equal chance: pitch and tempo change together."""
 
     def __init__(self, factors: list[float]):
-        if not factors or not all(0.1 <= f <= 10 for f in factors) or len(set(factors)) < len(factors):
-            raise ValueError(f"augment: speed factors are different numbers such as [0.9, 1.0, 1.1], {factors} came")
+        if (
+            not isinstance(factors, list)
+            or not factors
+            or not all(0.1 <= f <= 10 for f in factors)
+            or len(set(factors)) < len(factors)
+        ):
+            raise ValueError(f"factors are different numbers such as [0.9, 1.0, 1.1], {factors} came")
         self.speeds = tuple(factors)
