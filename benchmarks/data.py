@@ -84,9 +84,8 @@ def loader(rounds: int, folder: Path) -> None:
         )  # fmt: skip
         seconds = json.loads((folder / "run" / "result.json").read_text())["seconds"]
         share = seconds["data"] / seconds["train"]
-        print(
-            f"waiting for data, bilstm_small, {n_workers} loading processes: {100 * share:.1f} % of {seconds['train']:.1f} s"
-        )
+        what = f"waiting for data, bilstm_small, {n_workers} loading processes"
+        print(f"{what}: {100 * share:.1f} % of {seconds['train']:.1f} s")
 
 
 def padding(rounds: int, folder: Path) -> None:

@@ -368,12 +368,14 @@ def test_chain_keeps_its_order():
         def __call__(self, audio):
             return audio * 2
 
-    assert Chain(a=Add(), b=Double())(torch.ones(2)).tolist() == [4, 4]
-    assert Chain(b=Double(), a=Add())(torch.ones(2)).tolist() == [3, 3]
-    assert Chain(a=Add()).keeps_length
-    assert not Chain(a=Add(), v=vad()).keeps_length
-    with pytest.raises(ValueError, match="at least one step"):
-        Chain()
+    assert Chain(["a", "b"], a=Add(), b=Double())(torch.ones(2)).tolist() == [4, 4]
+    assert Chain(["b", "a"], a=Add(), b=Double())(torch.ones(2)).tolist() == [3, 3]
+    assert Chain(["a"], a=Add(), v=vad()).keeps_length
+    assert not Chain(["a", "v"], a=Add(), v=vad()).keeps_length
+    with pytest.raises(ValueError, match="list of one or more"):
+        Chain([], a=Add())
+    with pytest.raises(ValueError, match="'ad' is not defined; did you mean 'add'"):
+        Chain(["ad"], add=Add())
 
 
 def test_steps_of_a_chain_are_reached_by_name():
