@@ -120,8 +120,7 @@ def locate(name: str, manifest: str, roots: list[Path]) -> Path:
         DataError: it is nowhere; says how to get it.
     """
     places = [root / manifest for root in roots] or [Path(manifest).expanduser()]
-    for path in places:
-        path = path / "manifest.jsonl" if (path / "manifest.jsonl").exists() else path
+    for path in (p for place in places for p in (place / "manifest.jsonl", place)):
         if path.is_file():
             return path.absolute()
     how = f"`asr-lab data prepare {name}` makes it (--from FILE for what you have)" if roots else "check data.manifest"

@@ -7,6 +7,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -101,6 +102,9 @@ def _make(given: Given, target: Path, home: Path, published: list[Archive], reco
         everywhere = [*folders, *(part.folder for part in parts)]
         manifest = _own_manifest(folders, parts)
         found = recordings_of(manifest) if manifest else recordings(everywhere)
+        twice = [name for name, n in Counter(r.id for r in found).items() if n > 1]
+        if twice:
+            raise DataError(f"{given.name}: {len(twice)} recordings come twice, such as {twice[0]}; give each place once")
         lines = rows(found, target.parent, given.root, given.n_workers, given.progress)
     except DataError:
         for part in parts:

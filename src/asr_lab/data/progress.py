@@ -18,6 +18,9 @@ def progress_bar(label: str, total: float | None, wanted: bool, in_bytes: bool =
         task = bar.add_task(label, total=total)
 
         def show(done: float, total: float | None = None) -> None:
-            bar.update(task, completed=done, **({} if total is None else {"total": total}))
+            if total is None:
+                bar.update(task, completed=done)
+            else:
+                bar.update(task, completed=done, total=total)
 
         yield show

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from asr_lab.data.corpora.layout import holder
+from asr_lab.data.corpora.layout import named
 from asr_lab.data.recordings import Recording
 from asr_lab.errors import DataError
 
@@ -17,12 +17,11 @@ def recordings(folders: list[Path], n_test_takes: int) -> list[Recording]:
     Raises:
         DataError: another layout, or no file of this form.
     """
-    home = holder(folders, "recordings", "FSDD")
     found = []
-    for path in sorted((home / "recordings").glob("*.wav")):
+    for path in named(folders, "recordings", "*.wav"):
         if name := _NAME.fullmatch(path.stem):
             split = "test" if int(name["take"]) < n_test_takes else "train"
             found.append(Recording(path.stem, path, DIGITS[int(name["digit"])], split, name["speaker"]))
     if not found:
-        raise DataError(f"{home / 'recordings'}: no file like 7_jackson_32.wav in it; fetch the corpus again")
+        raise DataError(f"{', '.join(map(str, folders))}: no file like recordings/7_jackson_32.wav; fetch FSDD again")
     return found

@@ -30,6 +30,12 @@ def holder(folders: list[Path], marker: str, what: str) -> Path:
     return found[0]
 
 
+def named(folders: list[Path], name: str, pattern: str) -> list[Path]:
+    """The files that fit `pattern` in folders called `name`, which were given or lie under what was given; sorted."""
+    places = [folder for folder in folders if folder.name == name] + [f / name for f in holders(folders, name)]
+    return sorted({file for place in places for file in place.glob(pattern)})
+
+
 def lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asr_lab.data.corpora.layout import holders, lines
+from asr_lab.data.corpora.layout import lines, named
 from asr_lab.data.recordings import Recording
 from asr_lab.errors import DataError
 
@@ -20,9 +20,7 @@ def recordings(folders: list[Path], splits: dict[str, list[str]]) -> list[Record
 
 
 def _subset(folders: list[Path], subset: str, split: str) -> list[Recording]:
-    here = [folder for folder in folders if folder.name == subset and list(folder.glob("*/*/*.trans.txt"))]
-    homes = here + [folder / subset for folder in holders(folders, subset)]
-    transcripts = sorted(t for home in homes for t in home.glob("*/*/*.trans.txt"))
+    transcripts = named(folders, subset, "*/*/*.trans.txt")
     if not transcripts:
         raise DataError(f"no transcripts of {subset} in what was given; give {subset}.tar.gz too (--from)")
     found: dict[str, Recording] = {}

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from asr_lab.data.corpora.layout import holder
+from asr_lab.data.corpora.layout import named
 from asr_lab.data.recordings import Recording
 from asr_lab.errors import DataError
 
@@ -16,11 +16,12 @@ def recordings(folders: list[Path], n_train: int) -> list[Recording]:
     Raises:
         DataError: another layout, or too few files.
     """
-    here = [folder for folder in folders if folder.name == "waves_yesno"]
-    home = here[0] if here else holder(folders, "waves_yesno", "yesno") / "waves_yesno"
-    files = sorted(path for path in home.glob("*.wav") if re.fullmatch(r"[01](_[01])*", path.stem))
+    files = [f for f in named(folders, "waves_yesno", "*.wav") if re.fullmatch(r"[01](_[01])*", f.stem)]
     if len(files) <= n_train:
-        raise DataError(f"{home}: has {len(files)} recordings, more than {n_train} are wanted; fetch the corpus again")
+        raise DataError(
+            f"{', '.join(map(str, folders))}: has {len(files)} recordings like waves_yesno/0_1_1.wav, more than {n_train} "
+            "are wanted; fetch yesno again"
+        )
     return [
         Recording(
             id=path.stem,
