@@ -104,7 +104,7 @@ def _make(given: Given, target: Path, home: Path, published: list[Archive], reco
         found = recordings_of(manifest) if manifest else recordings(everywhere)
         twice = [name for name, n in Counter(r.id for r in found).items() if n > 1]
         if twice:
-            raise DataError(f"{given.name}: {len(twice)} recordings come twice, such as {twice[0]}; give each place once")
+            raise DataError(f"{given.name}: {len(twice)} recordings come twice, such as {twice[0]}; give each once")
         lines = rows(found, target.parent, given.root, given.n_workers, given.progress)
     except DataError:
         for part in parts:

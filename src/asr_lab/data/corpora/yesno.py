@@ -19,8 +19,8 @@ def recordings(folders: list[Path], n_train: int) -> list[Recording]:
     files = [f for f in named(folders, "waves_yesno", "*.wav") if re.fullmatch(r"[01](_[01])*", f.stem)]
     if len(files) <= n_train:
         raise DataError(
-            f"{', '.join(map(str, folders))}: has {len(files)} recordings like waves_yesno/0_1_1.wav, more than {n_train} "
-            "are wanted; fetch yesno again"
+            f"{', '.join(map(str, folders))}: has {len(files)} recordings like waves_yesno/0_1_1.wav, more than "
+            f"{n_train} are wanted; fetch yesno again"
         )
     return [
         Recording(
