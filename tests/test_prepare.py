@@ -473,6 +473,15 @@ def test_a_wrong_archive_is_forgotten(tmp_path):
     assert len(rows_of(prepare(config_of("fsdd"), tmp_path / "data", archive))) == 240
 
 
+def test_an_error_page_instead_of_an_archive_is_forgotten(server, tmp_path):
+    config = served(server, "fsdd")
+    good, server.files["v1.0.10.tar.gz"] = server.files["v1.0.10.tar.gz"], b"<html>sorry</html>"
+    with pytest.raises(DataError, match="not a tar or zip archive"):
+        prepare(config, tmp_path)
+    server.files["v1.0.10.tar.gz"] = good
+    assert len(rows_of(prepare(config, tmp_path))) == 240
+
+
 def test_a_given_archive_must_be_the_published_one(server, tmp_path):
     config = served(server, "yesno")
     file = tmp_path / "waves_yesno.tar.gz"
@@ -640,6 +649,7 @@ BAD = {
         "unpacks to more than 1 MB",
     ),
     "bomb behind": (gzip.compress(tar_of() + bytes(5 * MB)), "unpacks to more than 1 MB"),
+    "long header": (tar_of(member("x", type=tarfile.XHDTYPE, size=2 * MB), mode="w:gz"), "a header of 2000000 bytes"),
     "zip absolute": (zip_of("/etc/passwd_"), "absolute path in it"),
     "zip parent": (zip_of("../escaped"), r"path with `..` in it"),
     "zip link": (zip_of("l", b"/etc", stat.S_IFLNK | 0o777), "link in it"),

@@ -1,6 +1,7 @@
 """One URL to one file: resumed after a break, verified, and renamed when it is whole."""
 
 import hashlib
+import os
 import shutil
 import ssl
 import time
@@ -125,6 +126,8 @@ def _receive(url: str, part: Path, size: int | None, advice: str, show: Callable
                     raise DataError(f"{url}: wrong file: more than the {size} published bytes come; {advice}")
                 f.write(chunk)
                 show(have, total)
+            f.flush()
+            os.fsync(f.fileno())  # once it is renamed, nobody looks again whether it is whole
     return have, total
 
 

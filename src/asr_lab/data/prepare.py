@@ -155,7 +155,11 @@ def _fetch(archive: Archive, home: Path, given: Given) -> Part:
         download(
             archive.url, file, size=archive.size, checksum=archive.checksum, advice=advice, progress=given.progress
         )
-    part = _unpack(file, archive, archive.max_unpacked_mb * 1e6, home, given)
+    try:
+        part = _unpack(file, archive, archive.max_unpacked_mb * 1e6, home, given)
+    except DataError:  # without a checksum, an error page of the server can come so far; the next call fetches anew
+        file.unlink()
+        raise
     file.unlink()
     return part
 

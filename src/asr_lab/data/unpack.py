@@ -21,6 +21,7 @@ from asr_lab.errors import DataError, is_disk_full
 CHUNK = 1 << 20
 _COLLISIONS = (FileExistsError, NotADirectoryError, IsADirectoryError)  # one path as file and as folder
 MAX_MEMBERS = 5_000_000
+MAX_NAME = 1 << 20  # bytes of a name or of the attributes of one member
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".zip")
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGE = (
@@ -114,7 +115,7 @@ def _members(raw: IO[bytes], archive: Path, max_bytes: int) -> Iterator[Member]:
         return
     # Decompressed here and not by tarfile, which takes a stream that ends in the middle of a header for a whole one.
     with opener(raw) if opener else raw as stream:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_ModestInfo) as tar:
             for info in tar:
                 kind = "folder" if info.isdir() else "file" if info.isreg() else _tar_kind(info)
                 yield Member(info.name, info.size, kind, lambda i=info: tar.extractfile(i))  # type: ignore[misc]
@@ -125,9 +126,18 @@ def _members(raw: IO[bytes], archive: Path, max_bytes: int) -> Iterator[Member]:
                 raise _bomb(archive, max_bytes)
 
 
+class _ModestInfo(tarfile.TarInfo):
+    """Refuses long names and attributes that would be read into memory whole, whatever their length."""
+
+    def _proc_member(self, tar: tarfile.TarFile):
+        if not (self.isreg() or self.isdir()) and self.size > MAX_NAME:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _is_tar(raw: IO[bytes]) -> bool:
     try:
-        tarfile.open(fileobj=raw, mode="r:").close()
+        tarfile.open(fileobj=raw, mode="r:", tarinfo=_ModestInfo).close()
     except tarfile.TarError:
         return False
     finally:
