@@ -119,6 +119,10 @@ def _members(raw: IO[bytes], archive: Path, max_bytes: int) -> Iterator[Member]:
             for info in tar:
                 kind = "folder" if info.isdir() else "file" if info.isreg() else _tar_kind(info)
                 yield Member(info.name, info.size, kind, lambda i=info: tar.extractfile(i))  # type: ignore[misc]
+            if opener is None:
+                raw.seek(tar.offset)
+                if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("no mark of its end")
         rest = 0
         while chunk := stream.read(CHUNK):  # to the end, where the checksum of the compression is
             rest += len(chunk)
