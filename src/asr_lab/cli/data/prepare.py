@@ -9,10 +9,17 @@ import typer
 def prepare(
     name: str = typer.Argument(help="A corpus of conf/data, such as spoken_numbers or an4."),
     sources: list[Path] = typer.Option(
-        [], "--from", help="An archive of it, or a folder of archives or of what they unpack to; may be repeated."
+        [],
+        "--from",
+        metavar="FOLDER|ARCHIVE",
+        help="An archive of it, or a folder of archives or of what they unpack to; may be repeated.",
     ),
-    to: Path | None = typer.Option(None, help="Folder of corpora; otherwise ASR_LAB_DATA, otherwise the cache."),
-    workers: int = typer.Option(0, min=0, help="Processes that unpack, look and write; 0 for one a core."),
+    to: Path | None = typer.Option(
+        None, metavar="FOLDER", help="Folder of corpora; otherwise ASR_LAB_DATA, otherwise the cache."
+    ),
+    workers: int | None = typer.Option(
+        None, min=1, metavar="N", help="Processes that unpack, look and write; otherwise one a core."
+    ),
 ) -> None:
     """Fetch or make a corpus unless it is there, and print its manifest and splits."""
     from hydra import compose, initialize_config_dir
@@ -31,7 +38,7 @@ def prepare(
     if "prepare" in config["data"]:
         _prepare(config["data"], sources, to, workers or available())
     else:
-        _make_in_cache(config["data"], sources, to, workers or None)
+        _make_in_cache(config["data"], sources, to, workers)
     corpus = make(config, "data")
     corpus.check_audio()
     print(corpus.manifest)
