@@ -6,6 +6,7 @@ adds strings and changes none.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
@@ -120,9 +121,9 @@ def _pools(digits: list[Utterance], strings: Strings) -> dict[str, Pool]:
     if not strings.speaker_disjoint:
         rng, train, val = Random(f"{strings.seed}/val takes"), {}, {}
         for speaker, words in sorted(takes["train"].items()):
-            drawn = {word: rng.sample(sorted(files), len(files)) for word, files in sorted(words.items())}
-            val[speaker] = {word: files[: strings.n_val_takes] for word, files in drawn.items()}
-            train[speaker] = {word: files[strings.n_val_takes :] for word, files in drawn.items()}
+            drawn = {word: rng.sample(files, len(files)) for word, files in sorted(words.items())}
+            val[speaker] = {word: sorted(files[: strings.n_val_takes]) for word, files in drawn.items()}
+            train[speaker] = {word: sorted(files[strings.n_val_takes :]) for word, files in drawn.items()}
         pools = {"train": train, "val": val, "test": takes["test"]}
     else:
         order = Random(f"{strings.seed}/speakers").sample(speakers, len(speakers))
@@ -137,20 +138,19 @@ def _pools(digits: list[Utterance], strings: Strings) -> dict[str, Pool]:
     return pools
 
 
-def _by_speaker(utterances) -> Pool:
+def _by_speaker(utterances: Iterable[Utterance]) -> Pool:
     pool: Pool = {}
-    for u in utterances:
+    for u in sorted(utterances, key=lambda u: u.id):  # in whatever order a manifest has them
         if u.text in DIGITS and u.speaker:
             pool.setdefault(u.speaker, {}).setdefault(u.text, []).append(u.audio)
     return pool
 
 
 def _string(pool: Pool, split: str, number: int, strings: Strings) -> Recording:
-    rng = Random(f"{strings.seed}/{split}/{number}")
-    people = sorted(pool)
+    rng, people = Random(f"{strings.seed}/{split}/{number}"), sorted(pool)
     speaker = people[number % len(people)]
     words = [rng.choice(DIGITS) for _ in range(rng.randint(*strings.n_digits))]
-    files = tuple(rng.choice(sorted(pool[speaker][word])) for word in words)
+    files = tuple(rng.choice(pool[speaker][word]) for word in words)
     pauses = tuple(rng.randint(*strings.pause_ms) for _ in range(len(words) + 1))
     return Recording(
         id=f"{split}-{number:05d}",
