@@ -1,12 +1,14 @@
 """A corpus: validated utterances in named splits."""
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 from asr_lab.data import audio, check
+from asr_lab.data.corpora.fsdd_strings import Strings
+from asr_lab.data.corpora.fsdd_strings import make as make_strings
 from asr_lab.data.manifest import Utterance, digest, read_manifest
+from asr_lab.data.processes import available
 from asr_lab.errors import ConfigError, DataError
 from asr_lab.paths import cache_dir
 
@@ -18,7 +20,11 @@ class Corpus:
 
     Lines name their split (`dev`, `valid` and `validation` mean `val`). A missing `val` is carved out of `train`: whole
     speakers with `carve_by: speaker` (single utterances where no speakers are known), seeded. A manifest without any
-    split name gets a `test` the same way; one that names splits but no `test` is refused.
+    split name gets a `test` the same way; one that names splits but no `test` is refused. Further names (`test_other`)
+    are splits of their own.
+
+    A corpus that can be prepared is looked for in `root`, then in the cache; `prepare` itself is for
+    `asr-lab data prepare` and is not called here.
     """
 
     def __init__(
@@ -26,7 +32,6 @@ class Corpus:
         name: str,
         manifest: str,
         root: str | None,
-        obtain: str,
         sample_rate: int,
         resample: bool,
         channel: int | str,
@@ -49,7 +54,7 @@ class Corpus:
         self.name, self.sample_rate, self.resample = name, sample_rate, resample
         self.channel, self.score = channel, score
         self.min_duration_s = min_duration_s
-        self.manifest = locate(name, manifest, root, obtain)
+        self.manifest = locate(name, manifest, corpora_dirs(root) if prepare else [])
         utterances = [u._replace(text=normalizer(u.text)) for u in read_manifest(self.manifest)]
         self.splits = self._split(utterances, carve_by, carve_share, carve_seed)
 
@@ -103,26 +108,34 @@ def carve(utterances: list[Utterance], by: str, share: float, seed: int) -> tupl
     return [u for u in utterances if key(u) not in chosen], [u for u in utterances if key(u) in chosen]
 
 
-def locate(name: str, manifest: str, root: str | None, obtain: str) -> Path:
-    """Path of the manifest, or one line that says how to get the corpus."""
-    path = Path(manifest).expanduser()
-    if not path.is_absolute() and obtain:
-        if not root:
-            raise DataError(
-                f"data={name}: the variable ASR_LAB_DATA is not set; set it to the folder that holds {path.parent}/. "
-                f"{obtain}"
-            )
-        path = Path(root).expanduser() / path
-    if path.is_dir() and (path / "manifest.jsonl").exists():
-        path = path / "manifest.jsonl"
-    if not path.exists():
-        what = f" {obtain}" if obtain else " Check data.manifest."
-        raise DataError(f"data={name}: {path} is not there.{what}")
-    return path.absolute()
+def corpora_dirs(root: str | None) -> list[Path]:
+    """Where prepared corpora may be: `root` (ASR_LAB_DATA) when there is one, and the cache."""
+    return [*([Path(root).expanduser().absolute()] if root else []), cache_dir() / "corpora"]
+
+
+def locate(name: str, manifest: str, roots: list[Path]) -> Path:
+    """Path of the manifest, in the first of `roots` that has it; without roots it is absolute or relative to here.
+
+    Raises:
+        DataError: it is nowhere; says how to get it.
+    """
+    places = [root / manifest for root in roots] or [Path(manifest).expanduser()]
+    for path in (p for place in places for p in (place / "manifest.jsonl", place)):
+        if path.is_file():
+            return path.absolute()
+    how = f"`asr-lab data prepare {name}` makes it (--from FILE for what you have)" if roots else "check data.manifest"
+    raise DataError(f"data={name}: {' or '.join(map(str, places))} is not there; {how}")
 
 
 def spoken_numbers(
-    n_train: int, n_val: int, n_test: int, n_speakers: int, seed: int, sample_rate: int, **corpus
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    n_speakers: int,
+    seed: int,
+    sample_rate: int,
+    n_workers: int | None = None,
+    **corpus,
 ) -> Corpus:
     """The embedded synthetic corpus, made at its first use and cached."""
     from asr_lab.data.spoken_numbers import prepare
@@ -135,6 +148,17 @@ def spoken_numbers(
         n_speakers=n_speakers,
         seed=seed,
         sample_rate=sample_rate,
-        n_workers=os.cpu_count() or 1,
+        n_workers=n_workers or available(),
     )
-    return Corpus(manifest=str(manifest), root=None, obtain="", sample_rate=sample_rate, **corpus)
+    return Corpus(manifest=str(manifest), root=None, sample_rate=sample_rate, **corpus)
+
+
+def fsdd_strings(digits: str, root: str | None, strings: Strings, n_workers: int | None = None, **corpus) -> Corpus:
+    """Connected digits, made at their first use from the prepared FSDD, and cached.
+
+    Args:
+        digits: manifest of FSDD, relative to the folders of corpora.
+    """
+    utterances = read_manifest(locate("fsdd", digits, corpora_dirs(root)))
+    manifest = make_strings(cache_dir() / "fsdd_strings", utterances, strings, n_workers or available())
+    return Corpus(manifest=str(manifest), root=None, **corpus)

@@ -6,14 +6,9 @@ number of workers only says how many run at once. Each split is drawn by itself 
 adds utterances and changes none, in no split.
 """
 
-import contextlib
 import hashlib
 import json
-import logging
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import zip_longest
 from pathlib import Path
@@ -21,9 +16,10 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from asr_lab.data import espeak
+from asr_lab.data.building import locked, replacing
 from asr_lab.data.channel import Channel, shortest, transmit
 from asr_lab.data.number_grammar import phrases
-from asr_lab.errors import DataError, DiskFullError, is_disk_full
+from asr_lab.errors import DataError
 from asr_lab.files import write_json, write_jsonl
 
 if TYPE_CHECKING:
@@ -97,7 +93,7 @@ def prepare(
     parameters.check()
     home = Path(folder) / parameters.fingerprint()
     if not _is_complete(home):
-        with _locked(home):
+        with locked(home, "choose another cache folder (ASR_LAB_CACHE)"):
             if not _is_complete(home):  # another process may have made it while this one waited
                 _build(home, parameters, max(1, n_workers), progress)
     return home / "manifest.jsonl"
@@ -152,33 +148,10 @@ def _is_complete(home: Path) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """One builder at a time, also among the jobs of a cluster; the kernel lets go when a builder is killed."""
-    import fcntl  # not on Windows, where the rest of this module can still be imported
-
-    try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with open(home.parent / f".{home.name}.lock", "w") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logging.getLogger(__name__).info("%s: another process is making this corpus; waiting", home)
-                fcntl.flock(f, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        kind = DiskFullError if is_disk_full(error) else DataError
-        message = f"{error.filename or home}: {error.strerror}; choose another cache folder (ASR_LAB_CACHE)"
-        raise kind(message) from error
-
-
 def _build(home: Path, parameters: Parameters, n_workers: int, progress: bool) -> None:
     """Make the corpus beside `home` and rename it when it is whole."""
-    for stale in home.parent.glob(f".{home.name}.building-*"):  # of a killed builder: the lock is ours
-        shutil.rmtree(stale, ignore_errors=True)
-    building = home.parent / f".{home.name}.building-{secrets.token_hex(4)}"
-    try:
-        (building / "audio").mkdir(parents=True)
+    with replacing(home) as building:
+        (building / "audio").mkdir()
         rows, espeak_version = _record_all(building, parameters, n_workers, progress)
         write_jsonl(building / "manifest.jsonl", rows)
         corpus = {
@@ -190,10 +163,6 @@ def _build(home: Path, parameters: Parameters, n_workers: int, progress: bool) -
             "digest": hashlib.sha256("".join(f"{r['id']} {r['digest']}\n" for r in rows).encode()).hexdigest(),
         }
         write_json(building / "corpus.json", corpus)
-        shutil.rmtree(home, ignore_errors=True)  # an incomplete one
-        building.rename(home)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _record_all(building: Path, parameters: Parameters, n_workers: int, progress: bool) -> tuple[list[dict], str]:
