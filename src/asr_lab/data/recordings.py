@@ -16,7 +16,7 @@ from asr_lab.data.processes import spread
 from asr_lab.data.progress import progress_bar
 from asr_lab.errors import DataError
 
-PROBED_AT_ONCE = 2000  # takes about as long as a process to start
+PROBED_AT_ONCE = 5000  # takes a little longer than a process to start
 WRITTEN_AT_ONCE = 100
 
 
@@ -71,8 +71,11 @@ def write_flac(path: Path, samples: np.ndarray, sample_rate: int) -> int:
     pcm = np.round(np.clip(samples, -1, 32767 / 32768) * 32768).astype(np.int16)
     encoded = io.BytesIO()  # written by Python, which says so when the disk is full; libsndfile does not
     soundfile.write(encoded, pcm, sample_rate, format="FLAC", subtype="PCM_16")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.getvalue())
+    try:
+        path.write_bytes(encoded.getvalue())
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.getvalue())
     return len(pcm)
 
 

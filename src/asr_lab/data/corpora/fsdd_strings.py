@@ -95,18 +95,18 @@ def recordings(digits: list[Utterance], strings: Strings) -> list[Recording]:
 
 
 def render(files: tuple[Path, ...], pauses_ms: tuple[int, ...], noise_db: float, seed: int) -> tuple[np.ndarray, int]:
-    """((S,) samples, rate): the recordings in turn, a pause before each and one at the end, noise under all."""
+    """((S,) float32 samples, rate): the recordings in turn, a pause before each and one at the end, noise under all."""
     rate = _samples(files[0])[1]
     parts: list[np.ndarray] = []
     for file, pause in zip(files, pauses_ms, strict=False):
         samples, its_rate = _samples(file)
         if its_rate != rate:
             raise DataError(f"wrong sampling rate: {file} has {its_rate} Hz, {files[0].name} has {rate}; resample it")
-        parts += [np.zeros(round(pause * rate / 1000)), samples]
-    parts.append(np.zeros(round(pauses_ms[-1] * rate / 1000)))
+        parts += [np.zeros(round(pause * rate / 1000), np.float32), samples]
+    parts.append(np.zeros(round(pauses_ms[-1] * rate / 1000), np.float32))
     string = np.concatenate(parts)
-    noise = np.random.default_rng(seed).standard_normal(len(string))
-    return string + 10 ** (noise_db / 20) * noise, rate
+    noise = np.random.default_rng(seed).standard_normal(len(string), dtype=np.float32)
+    return string + np.float32(10 ** (noise_db / 20)) * noise, rate
 
 
 @lru_cache(maxsize=4096)  # the whole of FSDD, 22 minutes
