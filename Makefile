@@ -29,7 +29,7 @@ report: setup ## Report of an experiment: make report EXP=encoder_x_clipping
 	$(BIN)/asr-lab report $(EXP)
 
 test: setup ## Quick tests (under 5 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: setup ## Long tests: learning on real speech, several processes, installation
 	$(BIN)/pytest -m slow

@@ -459,7 +459,7 @@ def test_what_cannot_be_looked_at_is_one_line(asr_lab, tmp_path, args, says):
 
 def test_a_corpus_that_is_not_there_says_how_to_get_it(asr_lab, tmp_path):
     line = only_line(asr_lab("data", "stats", "an4", cwd=tmp_path, ASR_LAB_DATA=str(tmp_path)))
-    assert "an4" in line and "http" in line
+    assert "`asr-lab data prepare an4` makes it" in line
 
 
 def test_a_named_corpus_has_the_splits_of_training(asr_lab, tones, tmp_path):
