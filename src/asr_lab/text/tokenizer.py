@@ -54,7 +54,7 @@ class CharTokenizer:
             DataError: a character has no label.
         """
         try:
-            return [self._ids[c] for c in text]
+            return list(map(self._ids.__getitem__, text))
         except KeyError:
             raise DataError(f"text {text!r} has characters outside the tokenizer: {self.unknown(text)}") from None
 
