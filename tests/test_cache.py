@@ -1,5 +1,6 @@
 """The feature cache: the same numbers, computed once, in parallel, resumed, mended; one line when it cannot be."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -276,3 +277,27 @@ def test_the_command_lists_and_removes(tones, cache_root, asr_lab, tmp_path):
     done = asr_lab("data", "cache", "manifest", "--remove", cwd=tmp_path)
     assert "removed" in done.stdout
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing_half(tones, cache_root, monkeypatch, n_workers):
+    monkeypatch.setattr(store, "WORTH_A_POOL", 1)
+    real, calls = os.fsync, []
+
+    def fsync(fd):
+        calls.append(fd)
+        if len(calls) > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd)
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", fsync)
+        with pytest.raises(DiskFullError, match=r"cannot write \(No space left on device\); free some space"):
+            data_of(tones, "augment=speed", f"cache.n_workers={n_workers}")
+    assert not list(cache_root.rglob(".*.bin.*")) + list(cache_root.rglob(".*.json.*"))
+    kept = {path: time for path, time in files(cache_root).items() if path.with_suffix(".json").exists()}
+    assert kept
+    assert same(
+        epoch_of(data_of(tones, "augment=speed")), epoch_of(data_of(tones, "augment=speed", "cache=none")), 0.01
+    )
+    assert kept.items() <= files(cache_root).items()

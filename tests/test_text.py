@@ -131,7 +131,9 @@ def test_subwords_lose_nothing(text):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6), min_size=1, max_size=5))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6), min_size=1, max_size=5)
+)
 def test_subwords_of_any_script_lose_nothing(texts):
     known = [t for t in texts if not set(t) & set("\0\n▁▅")]
     n_chars = len({c for t in known for c in t} | ({" "} if any(" " in t for t in known) else set()))
