@@ -104,6 +104,13 @@ def test_ranks_share_an_epoch(world):
     assert [len(p) for p in exact] == [len(buckets(rank=r, world_size=world, shuffle=False)) for r in range(world)]
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_rank_has_a_batch_where_there_are_utterances_enough(shuffle):
+    parts = [list(buckets([1.0] * 4, shuffle=shuffle, rank=r, world_size=3)) for r in range(3)]
+    assert all(parts)
+    assert {i for p in parts for _, b in p for i in b} == set(range(4))
+
+
 def test_utterance_longer_than_a_batch_stands_alone():
     assert sorted(len(b) for _, b in buckets([50.0, 1.0], n_buckets=2)) == [1, 1]
 

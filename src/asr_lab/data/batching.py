@@ -47,10 +47,11 @@ class DurationBuckets(Sampler):
         self.reshuffle, self.sorted_first_epoch = reshuffle, sorted_first_epoch
         self.epoch = 0
         self.start = 0  # batches of this process to leave out: a resumed run has seen them
-        first = self.planned(0, None)
-        self.n_batches = len(first)
+        self.n_batches = len(self.planned(0, None))
         if shuffle and reshuffle:
-            self.n_batches = min(len(lengths(0)), math.ceil(len(first) * (1 + ROOM)))
+            self.n_batches = math.ceil(self.n_batches * (1 + ROOM))
+        # A process without any batch would keep the others waiting.
+        self.n_batches = min(max(self.n_batches, world_size), len(lengths(0)))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -59,7 +59,9 @@ class ShardBuckets(Sampler):
         self.start = 0  # batches of this process to leave out: a resumed run has seen them
         self.n_batches = sum(map(len, self._packed(0, None)))
         if shuffle and reshuffle:
-            self.n_batches = min(len(shards), math.ceil(self.n_batches * (1 + ROOM)))
+            self.n_batches = math.ceil(self.n_batches * (1 + ROOM))
+        # A process without any batch would keep the others waiting.
+        self.n_batches = min(max(self.n_batches, world_size), len(shards))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
