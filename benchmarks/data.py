@@ -2,7 +2,7 @@
 
     python benchmarks/data.py [epoch loader padding workers million] [--rounds 5]
 
-`epoch`, `loader` and `workers` use AN4 (ASR_LAB_DATA). Compared ways alternate; medians; one thread a process.
+`epoch`, `loader` and `workers` use AN4 and FSDD (ASR_LAB_DATA). Compared ways alternate; medians; one thread a process.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from hydra import compose, initialize_config_dir
 from asr_lab import schema
 from asr_lab.build import build_data, call, identity, make
 from asr_lab.data.batching import DurationBuckets
+from asr_lab.data.corpora.fsdd_strings import Strings
+from asr_lab.data.corpora.fsdd_strings import make as make_strings
 from asr_lab.data.corpus import Corpus
 from asr_lab.data.manifest import read_manifest
 from asr_lab.paths import conf_dir
@@ -111,7 +113,7 @@ def padding(rounds: int, folder: Path) -> None:
 
 
 def workers(rounds: int, folder: Path) -> None:
-    """Filling the cache, with one and with two processes, wall time."""
+    """Filling the cache and preparing a corpus, with one and with two processes, wall time."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for number in range(rounds):
         for n, values in seconds.items():
@@ -121,6 +123,15 @@ def workers(rounds: int, folder: Path) -> None:
             data_of(f"cache.n_workers={n}")
             values.append(time.perf_counter() - start)
     report("filling the cache with AN4: 1 / 2 processes", *(statistics.median(seconds[n]) for n in (1, 2)))
+    digits = read_manifest(Path(os.environ["ASR_LAB_DATA"]) / "fsdd" / "manifest.jsonl")
+    wanted = Strings(8000, 500, 500, [3, 7], [50, 300], -60.0, False, 5, 0)
+    seconds = {1: [], 2: []}
+    for number in range(rounds):
+        for n, values in seconds.items():
+            start = time.perf_counter()
+            make_strings(folder / f"strings-{number}-{n}", digits, wanted, n, progress=False)
+            values.append(time.perf_counter() - start)
+    report("preparing 9,000 digit strings: 1 / 2 processes", *(statistics.median(seconds[n]) for n in (1, 2)))
 
 
 def million(rounds: int, folder: Path) -> None:
