@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_lab.build import check, make
+from asr_lab.build import build, check, make
 from asr_lab.errors import ConfigError, DataError
 from asr_lab.paths import conf_dir
 from asr_lab.sweep.cell import resolved
@@ -115,6 +115,13 @@ def test_wrong_values_are_found_before_anything_is_built(group, key, value, says
     config[group][key] = value
     with pytest.raises(ConfigError, match=says):
         check(config)
+
+
+def test_a_configuration_of_another_version_is_named(tones):
+    config = resolved(composed(*tiny(tones)))
+    del config["preprocess"]
+    with pytest.raises(ConfigError, match="conf/preprocess: .*another version of asr_lab froze it"):
+        build(config)
 
 
 def test_missing_value_is_found(tones):

@@ -104,6 +104,8 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
 
 def make(config: dict[str, Any], group: str) -> Any:
     """The object or partial of one group."""
+    if group not in config:
+        raise ConfigError(f"conf/{group}: the configuration has no such group; another version of asr_lab froze it")
     try:
         return instantiate(config[group], _convert_="all")
     except InstantiationException as error:
