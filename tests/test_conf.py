@@ -120,7 +120,7 @@ def test_wrong_values_are_found_before_anything_is_built(group, key, value, says
 def test_a_configuration_of_another_version_is_named(tones):
     config = resolved(composed(*tiny(tones)))
     del config["preprocess"]
-    with pytest.raises(ConfigError, match="conf/preprocess: .*another version of asr_lab froze it"):
+    with pytest.raises(ConfigError, match=r"conf/preprocess: .*another version of asr_lab froze it"):
         build(config)
 
 
