@@ -74,7 +74,7 @@ class DurationBuckets(Sampler):
         """All batches of an epoch, for all processes; exactly `n_batches` of them, if that is given."""
         lengths = self.lengths(epoch)
         rng = random.Random(f"batches {self.seed} {epoch}")
-        order = self._order(lengths, rng)
+        order = ordered(lengths, self.n_buckets, rng if self.shuffle else None)
         batches = pack(order, lengths, self.batch_seconds)
         limit = self.batch_seconds
         while n_batches is not None and len(batches) > n_batches:  # a rare epoch that needs more than its room
@@ -88,18 +88,19 @@ class DurationBuckets(Sampler):
             rng.shuffle(batches)
         return batches
 
-    def _order(self, lengths: np.ndarray, rng: random.Random) -> list[int]:
-        """Utterances from long to short (short to long without shuffling), shuffled inside each bucket."""
-        order = np.argsort(lengths, kind="stable")
-        if not self.shuffle:
-            return order.tolist()
-        order = order[::-1]
-        reached = np.cumsum(lengths[order])
-        edges = np.searchsorted(reached, reached[-1] * np.arange(1, self.n_buckets) / self.n_buckets)
-        buckets = [bucket.tolist() for bucket in np.split(order, edges)]
-        for bucket in buckets:
-            rng.shuffle(bucket)
-        return [i for bucket in buckets for i in bucket]
+
+def ordered(lengths: np.ndarray, n_buckets: int, rng: random.Random | None) -> list[int]:
+    """Utterances from long to short, shuffled inside each bucket of equal seconds; without `rng` from short to long."""
+    order = np.argsort(lengths, kind="stable")
+    if rng is None:
+        return order.tolist()
+    order = order[::-1]
+    reached = np.cumsum(lengths[order])
+    edges = np.searchsorted(reached, reached[-1] * np.arange(1, n_buckets) / n_buckets)
+    buckets = [bucket.tolist() for bucket in np.split(order, edges)]
+    for bucket in buckets:
+        rng.shuffle(bucket)
+    return [i for bucket in buckets for i in bucket]
 
 
 def pack(order: Iterable[int], lengths: np.ndarray, limit: float) -> list[list[int]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from asr_lab.data.batching import ROOM, pack, split_largest
+from asr_lab.data.batching import ROOM, ordered, pack, split_largest
 from asr_lab.errors import ConfigError
 
 Batches = list[list[int]]
@@ -92,32 +92,19 @@ class ShardBuckets(Sampler):
     def _packed(self, epoch: int, n_batches: int | None) -> list[Batches]:
         """The batches of each shard; exactly `n_batches` of them together, if that is given."""
         lengths = self.lengths(epoch)
-        rng = random.Random(f"buckets {self.seed} {epoch}")
-        ordered = [(indices, lengths[indices], self._order(lengths[indices], rng)) for indices in self.members]
+        rng = random.Random(f"buckets {self.seed} {epoch}") if self.shuffle else None
+        shards = [(own, lengths[own], ordered(lengths[own], self.n_buckets, rng)) for own in self.members]
         limit = self.batch_seconds
-        batches = [[own[i] for i in batch] for own, long, order in ordered for batch in pack(order, long, limit)]
+        batches = [[own[i] for i in batch] for own, long, order in shards for batch in pack(order, long, limit)]
         while n_batches is not None and len(batches) > n_batches:  # a rare epoch that needs more than its room
             limit *= 1 + ROOM / 2
-            batches = [[own[i] for i in batch] for own, long, order in ordered for batch in pack(order, long, limit)]
+            batches = [[own[i] for i in batch] for own, long, order in shards for batch in pack(order, long, limit)]
         if n_batches is not None:
             split_largest(batches, n_batches)
-        shards: list[Batches] = [[] for _ in self.members]
+        by_shard: list[Batches] = [[] for _ in self.members]
         for batch in batches:
-            shards[self.shard_of[batch[0]]].append(batch)
-        return shards
-
-    def _order(self, lengths: np.ndarray, rng: random.Random) -> list[int]:
-        """Places in a shard from long to short (short to long without shuffling), shuffled inside each bucket."""
-        order = np.argsort(lengths, kind="stable")
-        if not self.shuffle:
-            return order.tolist()
-        order = order[::-1]
-        reached = np.cumsum(lengths[order])
-        edges = np.searchsorted(reached, reached[-1] * np.arange(1, self.n_buckets) / self.n_buckets)
-        buckets = [bucket.tolist() for bucket in np.split(order, edges)]
-        for bucket in buckets:
-            rng.shuffle(bucket)
-        return [i for bucket in buckets for i in bucket]
+            by_shard[self.shard_of[batch[0]]].append(batch)
+        return by_shard
 
 
 def interleaved(shards: list[Batches], n_streams: int) -> Batches:
