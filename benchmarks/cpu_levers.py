@@ -87,7 +87,7 @@ def packed_lstm() -> Callable[[], None]:
 
 def own_lstm() -> Callable[[], None]:
     x, lens = torch.randn(BATCH, FRAMES // 3, 240), lengths()
-    encoder = BiLstmEncoder(240, d_hidden=224, n_layers=1, stacking=1, dropout=0.0)
+    encoder = BiLstmEncoder(240, 224, 1, 0.0, subsampling=partial(Stacking, n_stacked=1, stride=1))
     return lambda: encoder(x, lens)[0].sum().backward()
 
 

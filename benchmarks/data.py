@@ -77,7 +77,7 @@ def epoch(rounds: int, folder: Path) -> None:
 
 def loader(rounds: int, folder: Path) -> None:
     """How long steps of the fastest encoder wait for one loading process."""
-    command = [sys.executable, "-m", "asr_lab", "train", "data=an4", "encoder=bilstm_small", "logger=none"]
+    command = [sys.executable, "-m", "asr_lab", "train", "data=an4", "encoder=bilstm", "size=tiny", "logger=none"]
     command += ["trainer.max_epochs=3", "runtime.quiet=true", "runtime.n_threads=1", f"hydra.run.dir={folder}/run"]
     for n_workers in (0, 1):
         subprocess.run(
@@ -86,7 +86,7 @@ def loader(rounds: int, folder: Path) -> None:
         )  # fmt: skip
         seconds = json.loads((folder / "run" / "result.json").read_text())["seconds"]
         share = seconds["data"] / seconds["train"]
-        what = f"waiting for data, bilstm_small, {n_workers} loading processes"
+        what = f"waiting for data, bilstm size=tiny, {n_workers} loading processes"
         print(f"{what}: {100 * share:.1f} % of {seconds['train']:.1f} s")
 
 

@@ -37,7 +37,7 @@ QUICK = {
 # Where no override can be appended.
 SMALLER = {"n_train=600": "n_train=6", "n_val=80": "n_val=3", "n_test=120": "n_test=3", "n_speakers=20": "n_speakers=6"}
 # What a page takes for granted, made before its first block.
-BEFORE = {"docs/report.md": "asr-lab train encoder=bilstm_small experiment=clipping"}
+BEFORE = {"docs/report.md": "asr-lab train encoder=bilstm size=tiny experiment=clipping"}
 
 
 class Block(NamedTuple):
@@ -311,7 +311,7 @@ def test_the_guide_lists_every_kind_of_problem():
 
 
 def test_the_guide_lists_every_field_of_a_run(tmp_path, commands):
-    one_run = [str(commands / "asr-lab"), "train", "encoder=bilstm_small", "trainer.log_every_n_steps=1"]
+    one_run = [str(commands / "asr-lab"), "train", "encoder=bilstm", "size=tiny", "trainer.log_every_n_steps=1"]
     subprocess.run(one_run, cwd=tmp_path, capture_output=True, check=True)
     [folder] = (tmp_path / "outputs" / "adhoc").iterdir()
     result = json.loads((folder / "result.json").read_text())

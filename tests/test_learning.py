@@ -40,7 +40,8 @@ def test_small_corpora_are_learnt(corpus, tmp_path):
     epochs, seconds = {"fsdd": (8, 12), "yesno": (50, 7)}[corpus]
     overrides = [
         f"data={corpus}",
-        "encoder=bilstm_small",
+        "encoder=bilstm",
+        "size=tiny",
         f"batching.batch_seconds={seconds}",
         "optimizer.lr=2e-3",
         "augment=none",

@@ -116,7 +116,7 @@ def call(config: dict[str, Any], group: str, partial: Callable | None = None, /,
     """The object of a group whose YAML is (or holds) a partial that wants `given`."""
     try:
         return (partial or make(config, group))(**given)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, InstantiationException) as error:
         raise _for_people(error, group) from error
 
 
@@ -182,7 +182,9 @@ def _import(path: str, where: str) -> Any:
 
 def _for_people(error: BaseException, group: str) -> Exception:
     """The reason inside Hydra's wrapping; a ValueError becomes ours, anything else stays what it is."""
-    cause = error.__cause__ or error
+    cause = error
+    while isinstance(cause, InstantiationException) and cause.__cause__:
+        cause = cause.__cause__
     if isinstance(cause, ConfigError) or type(cause).__module__ == "asr_lab.errors":
         return cause  # pyright: ignore[reportReturnType]
     if isinstance(cause, ValueError | TypeError | AssertionError):

@@ -16,7 +16,17 @@ from asr_lab.errors import RunError, nearest
 from asr_lab.files import write_json, write_text
 
 # Keys that cannot change a number: where things are, who watches, how many processes load data.
-UNNUMBERED = ("experiment", "question", "grid", "logger", "runtime", "data.root", "data.prepare", "cache.n_workers")
+UNNUMBERED = (
+    "experiment",
+    "question",
+    "grid",
+    "size",
+    "logger",
+    "runtime",
+    "data.root",
+    "data.prepare",
+    "cache.n_workers",
+)
 
 
 def fingerprint(config: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ class Config:
     experiment: str = MISSING
     question: str = MISSING
     seed: int = MISSING
+    size: str = MISSING  # picks among the sizes written in a YAML as ${by_size:...}; what was picked is what counts
     max_nonfinite_steps: int = MISSING
     data: Any = MISSING
     preprocess: Any = MISSING

@@ -1,11 +1,14 @@
 """Bidirectional LSTM encoder (Graves & Schmidhuber 2005) on stacked frames."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.dropout import Dropout
 from asr_lab.layers.masks import valid_frames
-from asr_lab.layers.stacking import FrameStacking
+from asr_lab.layers.receptive_field import ReceptiveField
 
 
 class BiLstmEncoder(nn.Module):
@@ -16,29 +19,37 @@ class BiLstmEncoder(nn.Module):
     kernels on CPU (measured: 2.5 times slower, benchmarks/cpu_levers.py).
     """
 
-    def __init__(self, in_dim: int, d_hidden: int, n_layers: int, stacking: int, dropout: float):
+    memory_growth = "linear"
+    exports = True
+    stream_frames = None
+
+    def __init__(self, in_dim: int, d_hidden: int, n_layers: int, dropout: float, subsampling: Callable[..., Any]):
         super().__init__()
         if d_hidden < 1 or n_layers < 1:
             raise ValueError(f"d_hidden and n_layers must be positive, {d_hidden} and {n_layers} came")
         self.out_dim = 2 * d_hidden
-        self.stack = FrameStacking(stacking, stride=stacking)
-        widths = [in_dim * stacking] + [self.out_dim] * (n_layers - 1)
+        self.subsampling = subsampling(in_dim=in_dim, out_dim=self.out_dim)
+        widths = [self.subsampling.out_dim] + [self.out_dim] * (n_layers - 1)
         self.forwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
         self.backwards = nn.ModuleList(_lstm(w, d_hidden) for w in widths)
         self.norms = nn.ModuleList(nn.LayerNorm(self.out_dim) for _ in widths)
         self.dropout = Dropout(dropout)
 
+    @property
+    def receptive_field(self) -> ReceptiveField:
+        return self.subsampling.receptive_field.all()
+
     def output_lengths(self, lens: Tensor) -> Tensor:
-        return self.stack.output_lengths(lens)
+        return self.subsampling.output_lengths(lens)
 
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """(B,T,F), (B,) -> (B,U,D), (B,)"""
-        x, lens = self.stack(feats, lens)
+        x, lens = self.subsampling(feats, lens)
         mirrored = mirror(lens, x.shape[1])
         for ahead, back, norm in zip(self.forwards, self.backwards, self.norms, strict=True):
             y = reorder(back(reorder(x, mirrored))[0], mirrored)
             x = self.dropout(norm(torch.cat([ahead(x)[0], y], dim=-1)))
-        return x * valid_frames(lens, x.shape[1])[:, :, None], lens
+        return x.masked_fill(~valid_frames(lens, x.shape[1])[:, :, None], 0), lens
 
 
 def mirror(lens: Tensor, n_frames: int) -> Tensor:

@@ -9,10 +9,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from asr_lab.errors import ConfigError
 from asr_lab.run import UNNUMBERED, Run, fingerprint
 
+SIZES = ("tiny", "small", "medium", "large")
+
 
 def register_resolvers() -> None:
-    """`${cell_name:}` in the output folder: the overrides that matter and the beginning of the fingerprint."""
+    """`${cell_name:}`: an output folder, of the overrides that matter and the fingerprint; `${by_size:...}`: a size."""
     OmegaConf.register_new_resolver("cell_name", _cell_name, replace=True)
+    OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -49,6 +52,13 @@ def frozen(cfg: DictConfig, hydra: DictConfig, folder: Path) -> Run:
     run = Run(folder, config, factors(hydra, config))
     run.freeze(rerun=config["runtime"]["rerun"])
     return run
+
+
+def _by_size(*values: Any, _root_: DictConfig) -> Any:
+    """`${by_size:96,144,256,512}`: the value for `size`, from the smallest to the largest."""
+    if _root_.size not in SIZES:
+        raise ConfigError(f"size: there is no {_root_.size!r}, choose among {', '.join(SIZES)}")
+    return values[SIZES.index(_root_.size)]
 
 
 def _cell_name(*, _root_: DictConfig) -> str:
