@@ -27,6 +27,7 @@ def test_every_group_is_in_the_schema_and_back():
         "experiment",
         "question",
         "seed",
+        "size",
         "max_nonfinite_steps",
         "runtime",
         "grid",
