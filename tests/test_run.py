@@ -115,13 +115,13 @@ def test_two_processes_never_train_the_same_run(tones, tmp_path):
 
 
 def test_failure_is_written_down(tones, tmp_path):
-    run = make_run(tmp_path / "run", tiny(tones, "encoder=conformer", "encoder.n_heads=5"))
+    run = make_run(tmp_path / "run", tiny(tones, "encoder=conformer", "encoder.attention.n_heads=5"))
     with pytest.raises(ValueError, match="n_heads"):
         train(run)
     result = run.result()
     assert result["status"] == "failed"
     assert "n_heads=5 does not divide" in result["reason"]
-    make_run(run.folder, tiny(tones, "encoder=conformer", "encoder.n_heads=4"))  # nothing to lose: replaced
+    make_run(run.folder, tiny(tones, "encoder=conformer", "encoder.attention.n_heads=4"))  # nothing to lose: replaced
 
 
 def test_explosion_has_a_status_of_its_own(tones, tmp_path, monkeypatch):
