@@ -84,9 +84,11 @@ class ConvStage(nn.Module):
             n_bands = x.shape[2]
             each_band = mask[:, :, None].expand(-1, -1, n_bands).flatten(1)  # (B, T * F)
             x = torch.relu(norm(x.flatten(1, 2), each_band)).unflatten(1, (-1, n_bands))
-        # Zeros in the padding are below nothing that comes of a ReLU: a window over the end has the valid frames' maximum.
-        x = nn.functional.max_pool2d(_blank(x, mask).permute(0, 3, 1, 2), self.pool, ceil_mode=True)
-        return self.dropout(x.permute(0, 2, 3, 1)), every(mask, self.pool[0], x.shape[2])
+        # No output of a ReLU is below the zeros beyond the end: a window across it gives the maximum of what is valid.
+        # They are padded here because torch.export takes max_pool2d's own rounding up for odd or even lengths only.
+        x = nn.functional.pad(_blank(x, mask), (0, 0, 0, self.pool[1] - 1, 0, self.pool[0] - 1))
+        x = nn.functional.max_pool2d(x.permute(0, 3, 1, 2), self.pool).permute(0, 2, 3, 1)
+        return self.dropout(x), every(mask, self.pool[0], x.shape[1])
 
 
 def _blank(x: Tensor, mask: Tensor) -> Tensor:
