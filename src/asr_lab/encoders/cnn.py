@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from asr_lab.layers.conv import every, norm_of
+from asr_lab.layers.conv import every, norm_of, valid
 from asr_lab.layers.dropout import Dropout
-from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.receptive_field import IDENTITY
 from asr_lab.layers.stages import odd, rows, whole
 
@@ -21,7 +20,7 @@ class CnnEncoder(nn.Module):
     """
 
     memory_growth = "linear"
-    exports = True
+    exports = False  # torch.export takes PyTorch's max pooling for odd or for even lengths, not for both
     stream_frames = None
 
     def __init__(
@@ -54,7 +53,7 @@ class CnnEncoder(nn.Module):
 
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """(B,T,F), (B,) -> (B,U,D), (B,)"""
-        x, mask = feats[..., None], valid_frames(lens, feats.shape[1])
+        x, mask = feats[..., None], valid(feats, lens)
         for stage in self.stages:
             x, mask = stage(x, mask)
         x = self.dropout(torch.relu(self.project(x.flatten(2))))
@@ -85,9 +84,7 @@ class ConvStage(nn.Module):
             each_band = mask[:, :, None].expand(-1, -1, n_bands).flatten(1)  # (B, T * F)
             x = torch.relu(norm(x.flatten(1, 2), each_band)).unflatten(1, (-1, n_bands))
         # No output of a ReLU is below the zeros beyond the end: a window across it gives the maximum of what is valid.
-        # They are padded here because torch.export takes max_pool2d's own rounding up for odd or even lengths only.
-        x = nn.functional.pad(_blank(x, mask), (0, 0, 0, self.pool[1] - 1, 0, self.pool[0] - 1))
-        x = nn.functional.max_pool2d(x.permute(0, 3, 1, 2), self.pool).permute(0, 2, 3, 1)
+        x = nn.functional.max_pool2d(_blank(x, mask).permute(0, 3, 1, 2), self.pool, ceil_mode=True).permute(0, 2, 3, 1)
         return self.dropout(x), every(mask, self.pool[0], x.shape[1])
 
 

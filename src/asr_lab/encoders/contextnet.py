@@ -4,8 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from asr_lab.layers.conv import SeparableBlock, Style
-from asr_lab.layers.masks import valid_frames
+from asr_lab.layers.conv import SeparableBlock, Style, valid
 from asr_lab.layers.receptive_field import IDENTITY
 from asr_lab.layers.stages import rows, spread, whole
 
@@ -41,8 +40,8 @@ class ContextNetEncoder(nn.Module):
         table = rows("stages", stages, "blocks", "width")
         if len(table) < 3 or len(strides) != len(table):
             raise ValueError(
-                f"stages wants at least 3 rows (first convolution, blocks, last convolution) and strides one number for "
-                f"each, {len(table)} rows and strides={strides} came"
+                f"stages wants at least 3 rows (first convolution, blocks, last convolution) and strides one number "
+                f"for each, {len(table)} rows and strides={strides} came"
             )
         for stride in strides:
             whole(strides=stride)
@@ -67,7 +66,7 @@ class ContextNetEncoder(nn.Module):
 
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """(B,T,F), (B,) -> (B,U,D), (B,)"""
-        x, mask = feats, valid_frames(lens, feats.shape[1])
+        x, mask = feats, valid(feats, lens)
         for layer in self.layers:
             x, mask = layer(x, mask)
         return x.masked_fill(~mask[:, :, None], 0), self.output_lengths(lens)

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from asr_lab.layers.conv import Past, SeparableBlock, Style
-from asr_lab.layers.masks import valid_frames
+from asr_lab.layers.conv import Past, SeparableBlock, Style, valid
 from asr_lab.layers.receptive_field import IDENTITY
 from asr_lab.layers.stages import rows, spread, whole
 
@@ -59,7 +58,7 @@ class QuartzNetEncoder(nn.Module):
 
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """(B,T,F), (B,) -> (B,U,D), (B,)"""
-        x, mask = feats, valid_frames(lens, feats.shape[1])
+        x, mask = feats, valid(feats, lens)
         for layer in self.layers:
             x, mask = layer(x, mask)
         return x.masked_fill(~mask[:, :, None], 0), self.output_lengths(lens)

@@ -1,13 +1,12 @@
-"""Time-depth separable encoder (Hannun et al. 2019, "Sequence-to-sequence speech recognition with TDS convolutions")."""
+"""Time-depth separable encoder (Hannun et al. 2019, "Sequence-to-sequence speech recognition with TDS...")."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from asr_lab.layers.conv import Past, TimeConv, every
+from asr_lab.layers.conv import Past, TimeConv, every, valid
 from asr_lab.layers.dropout import Dropout
-from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.receptive_field import IDENTITY
 from asr_lab.layers.stages import rows, spread, whole
 
@@ -69,7 +68,7 @@ class TdsEncoder(nn.Module):
 
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
         """(B,T,F), (B,) -> (B,U,D), (B,)"""
-        x, mask = self._run(feats, valid_frames(lens, feats.shape[1]), None)
+        x, mask = self._run(feats, valid(feats, lens), None)
         return x.masked_fill(~mask[:, :, None], 0), self.output_lengths(lens)
 
     def stream(self, feats: Tensor, state: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
