@@ -1,5 +1,6 @@
 """What an encoder costs: parameters, arithmetic and what one output frame depends on. Counted, not timed."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -50,10 +51,8 @@ def cost(encoder: Any, in_dim: int, rate: float) -> dict[str, Any]:
     known is null or left out: a count never ends a training.
     """
     found: dict[str, Any] = {"parameters": n_parameters(encoder), "macs_per_audio_second": None}
-    try:
+    with contextlib.suppress(Exception):  # of somebody's own encoder: copied, moved, called in ways it may not know
         found["macs_per_audio_second"] = round(macs(encoder, in_dim, counted_frames(rate)) / COUNTED_S)
-    except Exception:  # of somebody's own encoder: copied, moved and called in ways that it may not know
-        pass
     field = getattr(encoder, "receptive_field", None)
     if field is not None:
         found["receptive_field_s"] = [None if x == float("inf") else round(x / rate, 6) for x in field[:2]]
