@@ -27,6 +27,8 @@ def test_every_group_is_in_the_schema_and_back():
         "experiment",
         "question",
         "seed",
+        "size",
+        "match",
         "max_nonfinite_steps",
         "runtime",
         "grid",
