@@ -115,9 +115,13 @@ class AdditiveAttention(_Rule):
         query = self.linear_q(query)
         if query.shape[1] <= BLOCK:
             return self._fit(query, keys)[:, None]
-        again = {"use_reentrant": False, "preserve_rng_state": False}
-        blocks = [checkpoint(self._fit, q, keys, **again) for q in query.split(BLOCK, dim=1)]
-        return torch.cat(blocks, dim=1)[:, None]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        blocks = [self._fit_again(q, keys) for q in query.split(BLOCK, dim=1)]
+        return torch.cat(blocks, dim=1)[:, None]
+
+    def _fit_again(self, query: Tensor, keys: Tensor) -> Tensor:
+        again = checkpoint(self._fit, query, keys, use_reentrant=False, preserve_rng_state=False)
+        assert isinstance(again, Tensor)
+        return again
 
     def _fit(self, query: Tensor, keys: Tensor) -> Tensor:
         """(B,Q,A), (B,K,A) -> (B,Q,K)"""
