@@ -28,6 +28,7 @@ def test_every_group_is_in_the_schema_and_back():
         "question",
         "seed",
         "size",
+        "match",
         "max_nonfinite_steps",
         "runtime",
         "grid",

@@ -127,7 +127,7 @@ def check(config: dict[str, Any]) -> None:
         ConfigError: an unexpected, missing or ill-typed key, with the group and the nearest names.
     """
     for group, node in config.items():
-        if isinstance(node, dict) and group not in ("runtime", "grid"):
+        if isinstance(node, dict) and group not in ("runtime", "match", "grid"):
             _check_node(node, f"conf/{group}", GIVEN.get(group, set()))
 
 

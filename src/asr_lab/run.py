@@ -21,6 +21,7 @@ UNNUMBERED = (
     "question",
     "grid",
     "size",
+    "match",
     "logger",
     "runtime",
     "data.root",

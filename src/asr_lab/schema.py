@@ -19,6 +19,14 @@ class Runtime:
 
 
 @dataclass
+class Match:
+    """Sizes of the encoder that are found instead of written (match.py); what was found is what counts."""
+
+    by: str = MISSING  # "none" (sizes as written), "parameters", "macs" or "step_time"
+    target: Any = MISSING  # a number; "none" with by="none"
+
+
+@dataclass
 class Config:
     """One run. Each `Any` is a group: one folder of conf/, one YAML a choice, built by build.py."""
 
@@ -42,6 +50,7 @@ class Config:
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
+    match: Match = field(default_factory=Match)
     grid: dict[str, list[Any]] = field(default_factory=dict)
 
 

@@ -64,7 +64,12 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     parts = build(config)
     is_main = is_main_process()
     if is_main:
-        run.write_result(score=run.score, data={"digest": parts.data.corpus.digests()}, environment=environment())
+        run.write_result(
+            score=run.score,
+            data={"digest": parts.data.corpus.digests()},
+            environment=environment(),
+            encoder=_encoder_cost(parts),
+        )
 
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = _checkpoint_place(resume) if resume else (0, None)
@@ -119,6 +124,14 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     }
     result["seconds"]["total"] = round(time.monotonic() - start, 3)
     return run.write_result(**result) if trainer.is_global_zero else result
+
+
+def _encoder_cost(parts: Any) -> dict[str, Any]:
+    from asr_lab.cost import cost, frames_per_second
+
+    head, data = parts.task.head, parts.data
+    rate = frames_per_second(data.pipeline.frontend, head, data.corpus.sample_rate)
+    return cost(parts.task.encoder, head.out_dim, rate)
 
 
 def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:

@@ -43,7 +43,7 @@ class Cell:
     fingerprint: str = ""
     score: str = "wer"  # or "cer": what chose its checkpoint; older results say nothing and mean wer
     metrics: dict[str, float] = field(default_factory=dict)  # rates are shares; a nan stays a nan
-    numbers: dict[str, float] = field(default_factory=dict)  # parameters, seconds/train, peak_memory_mb, ...
+    numbers: dict[str, float] = field(default_factory=dict)  # parameters, encoder/parameters, seconds/train, ...
     best: dict[str, float] = field(default_factory=dict)  # epoch, step and value of the checkpoint that was tested
     environment: dict[str, str] = field(default_factory=dict)
     git: dict[str, str] = field(default_factory=dict)
@@ -157,7 +157,8 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         score=score,
         metrics=metrics,
         numbers=as_numbers({k: v for k, v in result.items() if k not in ("seconds", "best")})
-        | {f"seconds/{k}": v for k, v in as_numbers(result.get("seconds")).items()},
+        | {f"{part}/{k}": v for part in ("seconds", "encoder") for k, v in as_numbers(result.get(part)).items()}
+        | _receptive_field(as_object(result.get("encoder")).get("receptive_field_s")),
         best=as_numbers(result.get("best")),
         environment={k: as_text(v) for k, v in as_object(result.get("environment")).items()},
         git={k: as_text(v) for k, v in as_object(result.get("git")).items() if v is not None},
@@ -167,3 +168,11 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         curve=tuple(curve),
         damage=tuple(damage),
     )
+
+
+def _receptive_field(seconds: object) -> dict[str, float]:
+    """[before, after] as two numbers; the whole utterance, null in the file, is infinite."""
+    if not isinstance(seconds, list) or len(seconds) != 2:
+        return {}
+    sides = {"before": seconds[0], "after": seconds[1]}
+    return as_numbers({f"encoder/sees_{k}_s": math.inf if v is None else v for k, v in sides.items()})

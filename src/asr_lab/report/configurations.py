@@ -30,6 +30,7 @@ class Spread(NamedTuple):
 COLUMNS: dict[str, Callable[[Cell], float]] = {
     "train/clipped": lambda c: c.metrics.get("train/clipped", math.nan),
     "parameters": lambda c: c.numbers.get("parameters", math.nan),
+    "encoder/macs_per_audio_second": lambda c: c.numbers.get("encoder/macs_per_audio_second", math.nan),
     "seconds/train": lambda c: c.numbers.get("seconds/train", math.nan),
     "audio_seconds_per_second": lambda c: c.numbers.get("audio_seconds_per_second", math.nan),
     "peak_memory_mb": lambda c: c.numbers.get("peak_memory_mb", math.nan),

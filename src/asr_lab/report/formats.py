@@ -63,6 +63,7 @@ HEADINGS: dict[str, tuple[str, Callable[[float], str], str]] = {
     "val": ("best val {score} %", percent, "validation {score} of the checkpoint that was tested"),
     "train/clipped": ("clipped steps %", percent, "share of training steps whose gradient was clipped"),
     "parameters": ("parameters", short, "trainable parameters"),
+    "encoder/macs_per_audio_second": ("MACs per s", short, "of the encoder, per second of audio"),
     "seconds/train": ("training", seconds, "wall-clock time of training"),
     "audio_seconds_per_second": ("audio s/s", short, "seconds of audio trained on per second"),
     "peak_memory_mb": ("memory MB", short, "peak memory of the run"),

@@ -10,6 +10,7 @@ from asr_lab.errors import ConfigError
 from asr_lab.run import UNNUMBERED, Run, fingerprint
 
 SIZES = ("tiny", "small", "medium", "large")
+SHORTHANDS = ("size", "match")  # not part of a run's identity, what they pick is; but choices that a person made
 
 
 def register_resolvers() -> None:
@@ -19,20 +20,22 @@ def register_resolvers() -> None:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values, without Hydra's own.
+    """The configuration as plain values, without Hydra's own, the encoder's sizes matched if `match` asks for it.
 
     Raises:
-        ConfigError: a mandatory value is missing.
+        ConfigError: a mandatory value is missing, or nothing can be matched.
     """
-    keys = [str(k) for k in cfg if k != "hydra"]
-    try:
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key} is missing; give it as {error.full_key}=VALUE") from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(" ".join(str(error).split())) from None
-    assert isinstance(plain, dict)
-    return plain  # pyright: ignore[reportReturnType]
+    own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    config = _plain(own)
+    if config["match"] == {"by": "none", "target": "none"}:
+        return config
+    from asr_lab.match import matched
+
+    def encoder_of(sizes: dict[str, int]) -> dict[str, Any]:
+        own.encoder.update(sizes)
+        return _plain(own.encoder)
+
+    return matched(config, encoder_of)
 
 
 def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +45,10 @@ def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     for key in _overridden(hydra):
         if key not in choices and not _unnumbered(key):
             chosen[key] = _lookup(config, key)
+    if config["match"]["by"] != "none":
+        from asr_lab.match import describe
+
+        chosen["match.found"] = describe(config)
     chosen["seed"] = config["seed"]
     return chosen
 
@@ -74,7 +81,18 @@ def _overridden(hydra: DictConfig) -> list[str]:
 
 
 def _unnumbered(key: str) -> bool:
-    return any(key == u or key.startswith(u + ".") for u in UNNUMBERED)
+    return key.partition(".")[0] not in SHORTHANDS and any(key == u or key.startswith(u + ".") for u in UNNUMBERED)
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key} is missing; give it as {error.full_key}=VALUE") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    assert isinstance(plain, dict)
+    return plain  # pyright: ignore[reportReturnType]
 
 
 def _lookup(config: dict[str, Any], key: str) -> Any:
