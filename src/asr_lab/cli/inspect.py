@@ -19,16 +19,20 @@ def add(app: typer.Typer) -> None:
 
 def inspect(
     overrides: list[str] = typer.Argument(None, help="Hydra overrides, as of train.", show_default=False),
-    run: str | None = typer.Option(None, help="Instead: a run's best checkpoint; its folder or the beginning of its name."),
+    run: str | None = typer.Option(
+        None, help="Instead: a run's best checkpoint; its folder or the beginning of its name."
+    ),
     module: str | None = typer.Option(None, help="Show this module's inputs, parameters and every step inside."),
-    depth: int | None = typer.Option(None, help="Levels shown (table and --graph: 3, --module: 1).", show_default=False),
+    depth: int | None = typer.Option(
+        None, help="Levels shown (table and --graph: 3, --module: 1).", show_default=False
+    ),
     seconds: float = typer.Option(4.0, help="Length of the random features."),
     split: str | None = typer.Option(None, help="Real features: of this split's first utterance."),
     utterance: str | None = typer.Option(None, help="Real features: of this utterance of the corpus."),
     audio: Path | None = typer.Option(None, help="Real features: of this audio file."),
     attention: Path | None = typer.Option(None, help="Draw attention weights: into a folder, or one picture."),
     saliency: Path | None = typer.Option(None, help="Draw which features matter, into this picture."),
-    graph: Path | None = typer.Option(None, help="Draw the network as a diagram, into this SVG file."),
+    graph: Path | None = typer.Option(None, help="Draw the network, or --module, as a diagram: an SVG file."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Show a network layer by layer: shapes, parameters, arithmetic, values; draw attention, saliency, a diagram.
@@ -54,7 +58,7 @@ def inspect(
     else:
         features = f.random_features(found, seconds)
     _show(found, features, module, depth, as_json)
-    _draw(found, features, depth, attention, saliency, graph)
+    _draw(found, features, module, depth, attention, saliency, graph)
 
 
 def _config(overrides: list[str]) -> dict[str, Any]:
@@ -127,6 +131,7 @@ def _show(found: "Subject", features: "Features", module: str | None, depth: int
 def _draw(
     found: "Subject",
     features: "Features",
+    module: str | None,
     depth: int | None,
     attention: Path | None,
     saliency: Path | None,
@@ -144,14 +149,12 @@ def _draw(
     if saliency:
         from asr_lab.inspect.saliency import saliency as explain
 
-        written.append(
-            pictures.draw_saliency(saliency, explain(found, features), features.seconds, features.source)
-        )
+        written.append(pictures.draw_saliency(saliency, explain(found, features), features.seconds, features.source))
     if graph:
-        from asr_lab.inspect.dataflow import dataflow
+        from asr_lab.inspect.dataflow import dataflow, find_block
         from asr_lab.inspect.diagram import draw
 
-        flow = dataflow(found.network, features.feats, features.lens)
+        flow = find_block(dataflow(found.network, features.feats, features.lens), module or "")
         written.append(pictures.write_file(graph, draw(flow, depth or GRAPH_DEPTH).encode()))
     for path in written:
         print(f"wrote {path}", file=sys.stderr)

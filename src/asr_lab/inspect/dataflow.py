@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.cost import n_parameters
+from asr_lab.errors import ConfigError
 from asr_lab.inspect.trace import Call, watched
 
 INPUT, OUTPUT = -1, -2  # ends of an edge: the block's own input and output
@@ -19,7 +20,7 @@ SILENT |= {"Select", "Unsqueeze", "Squeeze", "ToCopy", "Alias", "AsStrided", "Sp
 SILENT |= {"SplitWithSizes", "AccumulateGrad"}
 
 
-@dataclass
+@dataclass(eq=False)  # two calls of one module are two blocks
 class Join:
     """Arithmetic between modules: operations in the order of the data."""
 
@@ -32,7 +33,7 @@ class Edge(NamedTuple):
     target: int  # or OUTPUT
 
 
-@dataclass
+@dataclass(eq=False)
 class Block:
     """One call of a module, and what happens inside it."""
 
@@ -55,8 +56,8 @@ def dataflow(network: nn.Module, feats: Tensor, lens: Tensor) -> Block:
     stack: list[tuple[Block, dict[Any, int]]] = []  # a block, and which of its items made a node of autograd
 
     def enter(call: Call, arguments: dict[str, Any]) -> None:
-        carried = list(_carried(arguments))
-        shape = tuple(carried[0].shape) if carried else ()
+        carried = _carried(arguments)
+        shape = _first_shape(arguments)
         block = Block(call.path, type(call.module).__name__, n_parameters(call.module), input_shape=shape)
         if stack:
             parent, makers = stack[-1]
@@ -70,8 +71,8 @@ def dataflow(network: nn.Module, feats: Tensor, lens: Tensor) -> Block:
 
     def leave(call: Call, output: Any) -> None:
         block, makers = stack.pop()
-        carried = list(_carried(output))
-        block.output_shape = tuple(carried[0].shape) if carried else ()
+        carried = _carried(output)
+        block.output_shape = _first_shape(output)
         if block.items:
             for source in _sources(block, makers, carried):
                 block.add(source, OUTPUT)
@@ -84,14 +85,21 @@ def dataflow(network: nn.Module, feats: Tensor, lens: Tensor) -> Block:
     return roots[0]
 
 
-def _carried(x: Any) -> Iterator[Tensor]:
-    """Tensors that have a history."""
+def _tensors(x: Any) -> Iterator[Tensor]:
     if isinstance(x, Tensor):
-        if x.grad_fn is not None:
-            yield x
+        yield x
     elif isinstance(x, dict | list | tuple):
         for item in x.values() if isinstance(x, dict) else x:
-            yield from _carried(item)
+            yield from _tensors(item)
+
+
+def _carried(x: Any) -> list[Tensor]:
+    """Tensors that have a history."""
+    return [t for t in _tensors(x) if t.grad_fn is not None]
+
+
+def _first_shape(x: Any) -> tuple[int, ...]:
+    return next((tuple(t.shape) for t in _tensors(x)), ())
 
 
 def _sources(block: Block, makers: dict[Any, int], tensors: Iterable[Tensor]) -> list[int]:
@@ -141,11 +149,23 @@ def _history(node: Any, makers: dict[Any, int]) -> tuple[list[int], list[str]]:
 def _name(node: Any) -> str:
     """AddBackward0 -> +"""
     name = node.name().partition("Backward")[0].removeprefix("torch::autograd::")
-    return "" if name in SILENT else SIGNS.get(name, name.lower())
+    return "" if name in SILENT else SIGNS.get(name) or name.lower()
 
 
-def find_block(block: Block, path: str) -> Block | None:
-    """The first call of a module."""
+def find_block(block: Block, path: str) -> Block:
+    """The first call of a module.
+
+    Raises:
+        ConfigError: it is not called.
+    """
+    if found := _first(block, path):
+        return found
+    raise ConfigError(
+        f"--module {path}: is not called itself, so there is nothing to draw; give a module in or above it"
+    )
+
+
+def _first(block: Block, path: str) -> Block | None:
     if block.path == path:
         return block
-    return next((b for item in block.items if isinstance(item, Block) and (b := find_block(item, path))), None)
+    return next((b for item in block.items if isinstance(item, Block) and (b := _first(item, path))), None)

@@ -32,11 +32,12 @@ class Placed(NamedTuple):
     axis: float  # x of the line that the data follow
     inside: list[tuple[float, "Placed"]]  # (y, item)
     lanes: dict[int, float]  # x of the lane of each source that something skips to
+    title: str
 
 
 def draw(block: Block, depth: int) -> str:
     """SVG text; boxes are opened down to `depth` levels inside `block`."""
-    top = _place(block, depth)
+    top = _place(block, depth, "")
     width, height = max(top.width, 420) + 2 * PAD, top.height + 2 * PAD + 66
     parts = [
         Markup(
@@ -58,15 +59,17 @@ def draw(block: Block, depth: int) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _place(item: Block | Join, depth: int) -> Placed:
+def _place(item: Block | Join, depth: int, above: str) -> Placed:
     if isinstance(item, Join):
-        width = max(PILL, CHAR * len(_sign(item)) + 12)
-        return Placed(item, width, PILL, width / 2, [], {})
-    width = max(CHAR * len(_title(item)), SMALL * len(_subtitle(item))) + 24
+        title = " ".join(item.operations[:6]) or "•"
+        width = max(PILL, CHAR * len(title) + 12)
+        return Placed(item, width, PILL, width / 2, [], {}, title)
+    title = item.path.removeprefix(f"{above}.") or "network"
+    width = max(CHAR * len(title), SMALL * len(_subtitle(item))) + 24
     if depth == 0 or not item.items:
-        return Placed(item, width, LEAF, width / 2, [], {})
+        return Placed(item, width, LEAF, width / 2, [], {}, title)
     items, edges = folded(item)
-    placed = [_place(i, depth - 1) for i in items]
+    placed = [_place(i, depth - 1, item.path) for i in items]
     order = _lanes(edges, len(items))
     left = PAD + LANE * (max(order.values(), default=-1) + 1)
     axis = left + max(p.axis for p in placed)
@@ -77,14 +80,14 @@ def _place(item: Block | Join, depth: int) -> Placed:
         inside.append((y, p))
         y += p.height + GAP
     lanes = {source: shift + left - LANE * (lane + 0.5) for source, lane in order.items()}
-    return Placed(Block(**{**vars(item), "items": items, "edges": edges}), 2 * half, y, half, inside, lanes)
+    return Placed(Block(**{**vars(item), "items": items, "edges": edges}), 2 * half, y, half, inside, lanes, title)
 
 
 def _draw(parts: list[Markup], placed: Placed, x: float, y: float, level: int) -> None:
     item = placed.item
     if isinstance(item, Join):
         _rect(parts, "pill", x, y, placed.width, placed.height, PILL / 2, "")
-        _text(parts, _sign(item), x + placed.width / 2, y + 14, "", "middle")
+        _text(parts, placed.title, x + placed.width / 2, y + 14, "", "middle")
         return
     colour = _colour(item.kind)
     fill = ("#f4f4f4", "#ffffff")[level % 2] if placed.inside else "#ffffff"
@@ -93,7 +96,7 @@ def _draw(parts: list[Markup], placed: Placed, x: float, y: float, level: int) -
     middle = x + placed.width / 2
     at = x + 14 if placed.inside else middle
     anchor = "start" if placed.inside else "middle"
-    _text(parts, _title(item), at, y + 17, "name", anchor)
+    _text(parts, placed.title, at, y + 17, "name", anchor)
     _text(parts, _subtitle(item), at, y + 32, "small", anchor)
     if not placed.inside:
         return
@@ -196,16 +199,8 @@ def _colour(kind: str) -> str:
     return next((c for words, c in FAMILIES.values() if any(w in kind for w in words.split())), OTHER)
 
 
-def _title(block: Block) -> str:
-    return block.path.removeprefix("encoder.") or "network"
-
-
 def _subtitle(block: Block) -> str:
     return block.kind + (f", {amount(block.parameters)} parameters" if block.parameters else "")
-
-
-def _sign(join: Join) -> str:
-    return " ".join(join.operations[:6]) or "•"
 
 
 def _shape_below(item: Block | Join) -> str:

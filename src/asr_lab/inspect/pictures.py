@@ -63,7 +63,7 @@ def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) 
         )  # fmt: skip
     if found.at is not None:
         below.axvline(found.at * seconds, color="#0072b2", linewidth=1, linestyle="--")
-    figure.suptitle(f"What changes the {found.explained}\n{_short(source)}", fontsize=11)
+    figure.suptitle(f"What changes {found.explained}\n{_short(source)}", fontsize=11)
     return _save(target, figure)
 
 

@@ -137,8 +137,9 @@ def _values(name: str, x: Tensor) -> Values:
     n_nonfinite = wide.numel() - finite.numel()
     if not finite.numel():
         return Values(name, shape, dtype, None, None, None, None, n_nonfinite, corner.tolist())
-    found = (finite.mean(), finite.std(correction=0), finite.min(), finite.max())
-    return Values(name, shape, dtype, *(x.item() for x in found), n_nonfinite, corner.tolist())
+    mean, std = finite.mean().item(), finite.std(correction=0).item()
+    low, high = finite.min().item(), finite.max().item()
+    return Values(name, shape, dtype, mean, std, low, high, n_nonfinite, corner.tolist())
 
 
 def _named(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
