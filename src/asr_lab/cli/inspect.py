@@ -50,15 +50,21 @@ def inspect(
     found = _subject(overrides or [], run, bool(split or utterance), audio is not None)
 
     from asr_lab.inspect import features as f
+    from asr_lab.inspect.network import mistakes_of_forward
+    from asr_lab.inspect.walk import find
 
+    if module is not None:
+        find(found.network, module)
     if audio is not None:
         features = f.file_features(found, audio)
     elif split or utterance:
         features = f.corpus_features(found, split, utterance)
     else:
         features = f.random_features(found, seconds)
-    _show(found, features, module, depth, as_json)
-    _draw(found, features, module, depth, attention, saliency, graph)
+    # Drawn first: what cannot be drawn is said before pages of numbers.
+    with mistakes_of_forward():
+        _draw(found, features, module, depth, attention, saliency, graph)
+        _show(found, features, module, depth, as_json)
 
 
 def _config(overrides: list[str]) -> dict[str, Any]:
@@ -107,13 +113,9 @@ def _show(found: "Subject", features: "Features", module: str | None, depth: int
     from rich.console import Console
 
     from asr_lab.inspect import table, walk
-    from asr_lab.inspect.network import mistakes_of_forward
     from asr_lab.inspect.trace import traced
 
-    if module is not None:
-        walk.find(found.network, module)
-    with mistakes_of_forward():
-        calls = traced(found.network, features.feats, features.lens)
+    calls = traced(found.network, features.feats, features.lens)
     if module is not None:
         answer = walk.walk(found.network, calls, module, depth or MODULE_DEPTH)
     else:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,13 @@ def check_targets(attention: Path | None, saliency: Path | None, graph: Path | N
             raise ConfigError(f"--{option} {path}: wanted is a file ending in {', '.join(ENDINGS)}{folder}")
     if graph and graph.suffix.lower() != ".svg":
         raise ConfigError(f"--graph {graph}: wanted is a file ending in .svg")
-    for path in (attention, saliency, graph):
-        if path and path.suffix and path.is_dir():
+    for path in filter(None, (attention, saliency, graph)):
+        if path.suffix and path.is_dir():
             raise ConfigError(f"{path}: is a folder; give the name of a file in it")
+        folder = path.parent if path.suffix else path
+        nearest_one = next(p for p in (folder, *folder.parents) if p.exists())
+        if not nearest_one.is_dir():
+            raise ConfigError(f"{path}: cannot be written, {nearest_one} is a file, no folder; choose another")
 
 
 def draw_attention(target: Path, maps: "list[Map]", seconds: float, source: str) -> list[Path]:
@@ -59,11 +64,11 @@ def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) 
         below.axvline(share * seconds, color="#0072b2", linewidth=0.5, alpha=0.5)
         below.annotate(
             text.replace(" ", "␣"), (share * seconds, 1.02), xycoords=("data", "axes fraction"), ha="center",
-            fontsize=9, color="#0072b2", annotation_clip=False,
+            fontsize=9, color="#0072b2", annotation_clip=False, parse_math=False,
         )  # fmt: skip
     if found.at is not None:
         below.axvline(found.at * seconds, color="#0072b2", linewidth=1, linestyle="--")
-    figure.suptitle(f"What changes {found.explained}\n{_short(source)}", fontsize=11)
+    figure.suptitle(f"What changes {found.explained}\n{_short(source)}", fontsize=11, parse_math=False)
     return _save(target, figure)
 
 
@@ -83,14 +88,14 @@ def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
                 interpolation="nearest",
             )  # fmt: skip
             axes.set_title(f"head {head}, largest {weights.max():.2g}", fontsize=8, pad=3)
-        grid[row][0].set_ylabel(f"{m.path.removeprefix('encoder.')}\nquery, s", fontsize=8)
+        grid[row][0].set_ylabel(f"{m.path.removeprefix('encoder.')}\nquery, s", fontsize=8, parse_math=False)
         row += -(-len(m.weights) // n_columns)
     for axes in grid.flat:
         axes.tick_params(labelsize=7, length=2)
         axes.set_visible(bool(axes.images))
     for axes in grid[-1]:
         axes.set_xlabel("key, s", fontsize=8)
-    figure.suptitle(f"Attention weights\n{_short(source)}", fontsize=10)
+    figure.suptitle(f"Attention weights\n{_short(source)}", fontsize=10, parse_math=False)
     return figure
 
 
@@ -109,7 +114,8 @@ def _save(target: Path, figure: Any) -> Path:
     content = io.BytesIO()
     # No date inside: the same picture is the same file.
     metadata = {".png": None, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[target.suffix.lower()]
-    with rc_context({"svg.hashsalt": "asr_lab"}):
+    with rc_context({"svg.hashsalt": "asr_lab"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font has not: a box is drawn
         figure.savefig(content, format=target.suffix[1:].lower(), dpi=130, metadata=metadata)
     return write_file(target, content.getvalue())
 
