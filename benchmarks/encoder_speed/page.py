@@ -78,17 +78,13 @@ def machine(about: dict[str, Any]) -> str:
 
 
 def _peers(title: str, rows: Iterable[dict[str, Any]]) -> Table:
-    header = ["model", "seconds", "threads", "precision", "malloc", "ms a step", "CPU ms", "ours is faster by"]
+    header = ["model", "seconds", "threads", "precision", "malloc", "ms a step", "their time / ours"]
     lines = []
     for r in rows:
         low, high = r["ratio_quartiles"]
-        ratio = (
-            ""
-            if r["model"] in ("asr_lab", "asr_lab bilstm", "asr_lab lstm")
-            else f"{r['ratio']:.2f} ({low:.2f}-{high:.2f})"
-        )
+        ratio = "1" if low == high == 1 else f"{r['ratio']:.2f} ({low:.2f} to {high:.2f})"
         lines.append([r["model"], str(r["seconds"]), str(r["n_threads"]), r["precision"], r["malloc"],
-                      f"{1e3 * r['wall_s']:.0f}", f"{1e3 * r['cpu_s']:.0f}", ratio])  # fmt: skip
+                      f"{1e3 * r['step_s']:.0f}", ratio])  # fmt: skip
     return Table(title, header, lines)
 
 
@@ -119,13 +115,13 @@ def _operations(rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def _ms_per_second(row: dict[str, Any]) -> str:
-    return f"{1e3 * row['wall_s'] / (row['batch'] * row['seconds']):.1f}"
+    return f"{1e3 * row['step_s'] / (row['batch'] * row['seconds']):.1f}"
 
 
 def _scaling(title: str, rows: Iterable[dict[str, Any]], value: Any) -> Table:
     cells: dict[str, dict[float, str]] = {}
     for r in rows:
-        cells.setdefault(r["encoder"], {})[r["seconds"]] = value(r) if "wall_s" in r else "failed"
+        cells.setdefault(r["encoder"], {})[r["seconds"]] = value(r) if "step_s" in r else "failed"
     lengths = sorted({s for by_length in cells.values() for s in by_length})
     lines = [[name, *(by_length.get(s, "") for s in lengths)] for name, by_length in cells.items()]
     return Table(title, ["encoder", *(f"{s:g} s" for s in lengths)], lines)

@@ -22,9 +22,10 @@ HERE = Path(__file__).resolve().parents[1]
 TORCH = ["torch==2.11.0", "torchaudio==2.11.0", "numpy==2.4.6"]
 # What import needs, at named versions; the lists of dependencies of both hold much more (tests, data sets, vocoders).
 PACKAGES = {
-    "SpeechBrain": ["speechbrain==1.1.2", "hyperpyyaml==1.2.3", "ruamel.yaml==0.18.16", "joblib==1.6.0", "scipy==1.17.1",
-                    "tqdm==4.70.1", "requests==2.34.2", "huggingface_hub==2.4.0", "sentencepiece==0.2.3",
-                    "packaging==26.3"],
+    "SpeechBrain": [
+        "speechbrain==1.1.2", "hyperpyyaml==1.2.3", "ruamel.yaml==0.18.16", "joblib==1.6.0", "scipy==1.17.1",
+        "tqdm==4.70.1", "requests==2.34.2", "huggingface_hub==2.4.0", "sentencepiece==0.2.3", "packaging==26.3",
+    ],
     "ESPnet": ["espnet==202511", "typeguard==4.6.0", "packaging==26.3"],
 }  # fmt: skip
 PAIRS = {  # ours first
@@ -62,7 +63,9 @@ class Worker:
         assert self.process.stdout and self.process.stderr
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name}: {self.process.communicate()[1].strip().splitlines()[-1]}")
+            raise RuntimeError(
+                f"{self.name}: {(self.process.communicate()[1].strip().splitlines() or ['no message'])[-1]}"
+            )
         return json.loads(line)
 
 
@@ -79,17 +82,26 @@ def measure(rounds: int, device: str, console: Console) -> dict[str, Any]:
             about[name] = {"left out": " ".join(str(reason).split())[-300:]}
             console.print(f"{name} is left out, its environment could not be made: {about[name]['left out']}")
     rows = []
-    for kind, names in PAIRS.items():
-        if kind == "conformer" or kind in choices():
-            for malloc in ("kept", "default"):
-                workers = [Worker(n, pythons[n], device, malloc) for n in names if n in pythons]
-                about |= {w.name: w.about for w in workers}
-                for condition in _conditions(kind, malloc, device):
-                    console.print(f"  {kind}, {condition}")
-                    rows += _interleaved(workers, condition, rounds, kind, console)
-                for worker in workers:
-                    worker.close()
+    for kind, malloc in itertools.product(PAIRS, ("kept", "default")):
+        conditions = list(_conditions(kind, malloc, device)) if kind == "conformer" or kind in choices() else []
+        if not conditions:
+            continue
+        workers = [w for n in PAIRS[kind] if n in pythons and (w := _started(n, pythons[n], device, malloc, console))]
+        about |= {w.name: w.about for w in workers}
+        for condition in conditions:
+            console.print(f"  {kind}, {condition}")
+            rows += _interleaved(workers, condition, rounds, kind, console)
+        for worker in workers:
+            worker.close()
     return {"rows": rows, "about": about}
+
+
+def _started(name: str, python: Path, device: str, malloc: str, console: Console) -> Worker | None:
+    try:
+        return Worker(name, python, device, malloc)
+    except RuntimeError as error:
+        console.print(f"{name} is left out, it does not start: {error}")
+        return None
 
 
 def environment(name: str, console: Console) -> Path:
@@ -144,6 +156,8 @@ def _interleaved(
         if refused:
             console.print(f"  {worker.name} cannot do this: {refused}")
             workers = [w for w in workers if w is not worker]
+    if not workers or workers[0].name != PAIRS[kind][0]:
+        return []  # nothing of ours to compare with
     turns: dict[str, list[dict[str, float]]] = {w.name: [] for w in workers}
     end = time.monotonic() + ROW_S
     for number in range(rounds):
@@ -151,20 +165,16 @@ def _interleaved(
             break
         for worker in workers[:: 1 if number % 2 else -1]:
             turns[worker.name].append(worker.time(**request, seconds=TURN_S))
-    rows = []
     ours = turns[workers[0].name]
-    for name, theirs in turns.items():
-        ratios = sorted(t["wall_s"] / o["wall_s"] for t, o in zip(theirs, ours, strict=True))
-        rows.append(
-            {
-                "kind": kind,
-                **condition,
-                "model": name,
-                "wall_s": statistics.median(t["wall_s"] for t in theirs),
-                "cpu_s": statistics.median(t["cpu_s"] for t in theirs),
-                "ratio": statistics.median(ratios),
-                "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
-                "n_rounds": len(ratios),
-            }
-        )
-    return rows
+    return [{"kind": kind, **condition, "model": name, **_summary(ours, theirs)} for name, theirs in turns.items()]
+
+
+def _summary(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians over rounds, and the ratio theirs / ours within rounds with its quartiles."""
+    ratios = sorted(t["step_s"] / o["step_s"] for t, o in zip(theirs, ours, strict=True))
+    return {
+        **{key: statistics.median(t[key] for t in theirs) for key in ("step_s", "wall_s", "cpu_s")},
+        "ratio": statistics.median(ratios),
+        "ratio_quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
+        "n_rounds": len(ratios),
+    }

@@ -33,9 +33,9 @@ class Axis(NamedTuple):
 
 def scaling_chart(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of encoder_speed.scaling -> SVG."""
-    rows = [r for r in rows if "wall_s" in r]
+    rows = [r for r in rows if "step_s" in r]
     measures = (
-        ("training step, ms for each second of speech", lambda r: 1e3 * r["wall_s"] / (r["batch"] * r["seconds"])),
+        ("training step, ms for each second of speech", lambda r: 1e3 * r["step_s"] / (r["batch"] * r["seconds"])),
         ("memory of a step, MiB", lambda r: max(r["memory_mib"], 1.0)),
     )
     xs = Axis(min(r["seconds"] for r in rows), max(r["seconds"] for r in rows), PLOT_W)
@@ -59,13 +59,15 @@ def _head(width: float, height: float) -> str:
     def colours(values: Sequence[str]) -> str:
         return " ".join(f".c{i} {{ --c: {value} }}" for i, value in enumerate(values))
 
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="sans-serif">
-<title>Time and memory of a training step over the length of the utterances</title>
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
+ font-family="sans-serif"><title>Time and memory of a training step over the length of the utterances</title>
 <style>
 svg {{ --ink: #333; --line: #ddd; --page: #fff }} {colours(LIGHT)}
 @media (prefers-color-scheme: dark) {{ svg {{ --ink: #ddd; --line: #444; --page: #1e2129 }} {colours(DARK)} }}
-text {{ fill: var(--ink); font-size: 11px }} .strong {{ font-weight: bold }} .middle {{ text-anchor: middle }} .end {{ text-anchor: end }}
-.grid {{ stroke: var(--line) }} .curve {{ stroke: var(--c); fill: none; stroke-width: 1.8 }} .dashed {{ stroke-dasharray: 5 3 }}
+text {{ fill: var(--ink); font-size: 11px }} .strong {{ font-weight: bold }}
+.middle {{ text-anchor: middle }} .end {{ text-anchor: end }}
+.grid {{ stroke: var(--line) }} .curve {{ stroke: var(--c); fill: none; stroke-width: 1.8 }}
+.dashed {{ stroke-dasharray: 5 3 }}
 .lead {{ stroke: var(--c); stroke-width: 0.6; fill: none }} circle {{ fill: var(--c) }}
 </style>
 <rect width="100%" height="100%" fill="var(--page)"/>"""

@@ -18,6 +18,7 @@ LENGTHS_S = (2, 5, 10, 20, 30, 60)
 BATCH_S = 60  # 30 utterances of 2 s, ..., one of 60 s
 SIZE = "small"
 TURN_S = 1.0
+START = "forkserver"
 MOST_S = 120.0  # a child that takes longer is given up
 
 
@@ -65,7 +66,7 @@ def step_cost(name: str, seconds: float, device: str) -> dict[str, Any]:
 
 def in_child(function: Callable[..., dict[str, Any]], *values: Any) -> dict[str, Any]:
     """What a function gives in a fresh process, which has the libraries loaded and nothing else; {} if it fails."""
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context(START)
     context.set_forkserver_preload(["torch", "asr_lab.build", "torch.utils.flop_counter"])
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_send, args=(theirs, function, values))
