@@ -19,10 +19,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from asr_lab.encoders.bilstm import BiLstmEncoder
-from asr_lab.encoders.conformer import ConformerEncoder
 from asr_lab.layers.dropout import Dropout
 from asr_lab.process import keep_freed_memory
+from encoder_speed.built import encoder
 
 BATCH, FRAMES, WIDTH = 9, 270, 80  # 24 s of speech
 
@@ -87,8 +86,9 @@ def packed_lstm() -> Callable[[], None]:
 
 def own_lstm() -> Callable[[], None]:
     x, lens = torch.randn(BATCH, FRAMES // 3, 240), lengths()
-    encoder = BiLstmEncoder(240, 224, 1, 0.0, subsampling=partial(Stacking, n_stacked=1, stride=1))
-    return lambda: encoder(x, lens)[0].sum().backward()
+    values = ("encoder.d_hidden=224", "encoder.n_layers=1", "encoder.dropout=0.0")
+    layer = encoder("encoder=bilstm", "encoder/subsampling=none", *values, in_dim=240)
+    return lambda: layer(x, lens)[0].sum().backward()
 
 
 def dropout(layer: nn.Module) -> Callable[[], None]:
@@ -109,12 +109,12 @@ def depthwise(low: bool) -> Callable[[], None]:
 
 
 def conformer(low: bool) -> Callable[[], None]:
-    encoder = ConformerEncoder(WIDTH, 144, 4, 4, 4, 15, 64, 0.1)
+    model = encoder("encoder=conformer", "size=small", in_dim=WIDTH)
     feats, lens = torch.randn(BATCH, FRAMES, WIDTH), torch.full((BATCH,), FRAMES)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            hidden, _ = encoder(feats, lens)
+            hidden, _ = model(feats, lens)
         hidden.float().square().sum().backward()
 
     return step
