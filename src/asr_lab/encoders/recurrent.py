@@ -38,6 +38,7 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         if d_hidden < 1 or n_layers < 1:
             raise ValueError(f"d_hidden and n_layers must be positive, {d_hidden} and {n_layers} came")
+        self.bidirectional = bidirectional
         n_directions = 2 if bidirectional else 1
         self.out_dim = n_directions * d_hidden
         self.subsampling = subsampling(in_dim=in_dim, out_dim=self.out_dim)
@@ -55,7 +56,7 @@ class RecurrentEncoder(nn.Module):
 
     @property
     def receptive_field(self) -> ReceptiveField:
-        return self.subsampling.receptive_field.all(right=self.readout.one or len(self.layers[0].cells) == 2)
+        return self.subsampling.receptive_field.all(right=self.readout.one or self.bidirectional)
 
     def output_lengths(self, lens: Tensor) -> Tensor:
         out_lens = self.subsampling.output_lengths(lens)
@@ -76,6 +77,7 @@ class RecurrentEncoder(nn.Module):
         x, before = self.subsampling.stream(feats, before)
         after = []
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, RecurrentLayer)
             y, cell_state = layer.stream(x, states[i])
             x = self.connections[i](x, y) if i < len(self.connections) else y
             after.append(cell_state)
@@ -106,8 +108,8 @@ class RecurrentLayer(nn.Module):
 
     def stream(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """(B,U,D_in), state -> (B,U,D), state"""
-        y, state = self.cells[0](x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), state)
-        return self.dropout(self.norm(y)), state
+        y, after = self.cells[0](x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), state)
+        return self.dropout(self.norm(y)), after
 
 
 def mirror(lens: Tensor, n_frames: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Frame stacking: neighbouring frames side by side in one, at a lower rate."""
 
-import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.masks import valid_frames
@@ -30,9 +29,6 @@ class FrameStacking(nn.Module):
         n_frames = feats.shape[1]
         # The last stack may reach into the padding.
         feats = feats.masked_fill(~valid_frames(lens, n_frames)[:, :, None], 0)
-        span = (
-            (n_frames - 1) // self.stride * self.stride
-        )  # from the first frame of the first stack to that of the last
-        feats = nn.functional.pad(feats, (0, 0, 0, span + self.n_stacked - n_frames))
-        stacks = [feats[:, k : k + span + 1 : self.stride] for k in range(self.n_stacked)]  # (B, U, F) each
-        return torch.cat(stacks, dim=-1), self.output_lengths(lens)
+        missing = (-(-n_frames // self.stride) - 1) * self.stride + self.n_stacked - n_frames
+        stacks = nn.functional.pad(feats, (0, 0, 0, missing)).unfold(1, self.n_stacked, self.stride)  # (B, U, F, n)
+        return stacks.transpose(2, 3).flatten(2), self.output_lengths(lens)
