@@ -169,7 +169,7 @@ class TestInitialisation:
 
     @pytest.mark.parametrize("how", INITS)
     def test_relu_does_not_explode(self, how):
-        """A random walk at most, which grows with the root of time (20 here); a spectral radius of 1.4 gives infinities."""
+        """A random walk at most, which grows with the root of time (20 here); a spectral radius of 1.4 gives inf."""
         torch.manual_seed(0)
         cell, x = VanillaRnn(40, 64, "relu", how), torch.randn(4, 400, 40, requires_grad=True)
         hidden, _ = cell(x, torch.ones(4, 400, dtype=torch.bool))
