@@ -206,7 +206,13 @@ class TestEveryEncoder:
         frames = torch.export.Dim("frames", min=16, max=256)
         with torch.no_grad():
             encoder(*batch([256]))  # tables of positions are grown once
-            exported = torch.export.export(encoder, (feats, lens), dynamic_shapes=({1: frames}, None)).module()
+            exported = torch.export.export(
+                encoder,
+                (feats, lens),
+                dynamic_shapes=({1: frames}, None),
+                # What cannot be shown of (T + 2) // 3 in general is checked when the exported encoder runs.
+                prefer_deferred_runtime_asserts_over_guards=True,
+            ).module()
             other = batch([97, 50], seed=2)
             torch.testing.assert_close(exported(*other)[0], encoder(*other)[0], rtol=1e-4, atol=1e-5)
 
