@@ -12,7 +12,7 @@ from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.receptive_field import ReceptiveField
 from asr_lab.layers.subsampling import to_width
 
-CHUNK = 32  # frames of one matrix product of the scan; changes the speed, never the result
+CHUNK = 24  # frames of one matrix product of the scan; changes the speed, never the result
 STEP_RANGE = (1e-3, 1e-1)  # of the first steps, log-uniform (Gu & Dao 2023, section 3.6)
 DECAY_RANGE = (1.0, 16.0)  # of the first decays, uniform (Dao & Gu 2024, their code)
 
@@ -81,9 +81,9 @@ class MambaEncoder(nn.Module):
         before, states = state or (None, [None] * len(self.layers))
         x, before = self.subsampling.stream(feats, before)
         x, later = self.embed(x), []
-        for layer, one in zip(self.layers, states, strict=True):
-            x, one = layer.stream(x, one)
-            later.append(one)
+        for layer, old in zip(self.layers, states, strict=True):
+            x, new = layer.stream(x, old)
+            later.append(new)
         return self.norm_out(x), (before, later)
 
 

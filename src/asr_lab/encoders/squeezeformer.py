@@ -24,7 +24,7 @@ class SqueezeformerEncoder(nn.Module):
     """
 
     memory_growth = "quadratic"
-    exports = True
+    exports = False  # odd and even lengths are halved alike only for a length that is known
     stream_frames = None
 
     def __init__(
@@ -130,7 +130,7 @@ class LearnedScale(nn.Module):
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise, Swish in place of the Conformer's GLU, depthwise convolution, norm, Swish, pointwise (section 3.1.2)."""
+    """Pointwise, Swish (the Conformer: GLU), depthwise convolution, norm, Swish, pointwise (section 3.1.2)."""
 
     def __init__(self, d_model: int, kernel_size: int):
         super().__init__()

@@ -28,7 +28,7 @@ class ZipformerEncoder(nn.Module):
     """
 
     memory_growth = "quadratic"
-    exports = True
+    exports = False  # lengths are divided by each factor and rounded, which binds the export to one of them
     stream_frames = None
 
     def __init__(
@@ -193,7 +193,7 @@ class ValueAttention(nn.Module):
 
 
 class NonlinearAttention(nn.Module):
-    """W (c * attention(tanh(a) * b)) with [a, b, c] = W' x of 3/4 of the width each, by one head's weights (figure 3)."""
+    """W (c * attention(tanh(a) * b)), where [a, b, c] = W' x have 3/4 of the width, by one head's weights (figure 3)."""
 
     def __init__(self, d_model: int):
         super().__init__()
