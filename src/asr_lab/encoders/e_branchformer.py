@@ -39,18 +39,17 @@ class EBranchformerEncoder(nn.Module):
         context: Context,
     ):
         super().__init__()
+        if n_layers < 1:
+            raise ValueError(f"n_layers must be at least 1, {n_layers} came")
         self.out_dim = d_model
         self.subsampling = subsampling(in_dim=in_dim, out_dim=d_model)
         self.embed = to_width(self.subsampling, d_model)
         self.context, self.kernel_size = context, kernel_size
+        attentions = [attention(d_model=d_model) for _ in range(n_layers)]
         self.layers = nn.ModuleList(
-            EBranchformerBlock(
-                d_model, attention(d_model=d_model), ff_expansion, gating_expansion, kernel_size, dropout
-            )
-            for _ in range(n_layers)
+            EBranchformerBlock(d_model, one, ff_expansion, gating_expansion, kernel_size, dropout) for one in attentions
         )
-        absolute = any(layer.global_branch.wants_absolute_positions for layer in self.layers)
-        self.positions = AbsolutePositions(d_model) if absolute else None
+        self.positions = AbsolutePositions(d_model) if attentions[0].wants_absolute_positions else None
 
     @property
     def receptive_field(self) -> ReceptiveField:
@@ -118,9 +117,10 @@ class ConvolutionalGatingMlp(nn.Module):
     def __init__(self, d_model: int, expansion: int, kernel_size: int, dropout: float):
         super().__init__()
         d_hidden = expansion * d_model
-        if d_hidden % 2:
+        if d_hidden < 2 or d_hidden % 2:
             raise ValueError(
-                f"gating_expansion={expansion} times d_model={d_model} must be even: one half gates the other"
+                f"gating_expansion={expansion} times d_model={d_model} must be even and positive: "
+                "one half gates the other"
             )
         self.linear_in = nn.Linear(d_model, d_hidden)
         self.norm = nn.LayerNorm(d_hidden // 2)

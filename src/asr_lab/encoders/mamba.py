@@ -48,6 +48,8 @@ class MambaEncoder(nn.Module):
         subsampling: Callable[..., Any],
     ):
         super().__init__()
+        if n_layers < 1:
+            raise ValueError(f"n_layers must be at least 1, {n_layers} came")
         if n_heads < 1 or (expansion * d_model) % n_heads:
             raise ValueError(f"n_heads={n_heads} does not divide expansion * d_model = {expansion * d_model}")
         if d_state < 1 or kernel_size < 1:
@@ -82,6 +84,7 @@ class MambaEncoder(nn.Module):
         x, before = self.subsampling.stream(feats, before)
         x, later = self.embed(x), []
         for layer, old in zip(self.layers, states, strict=True):
+            assert isinstance(layer, MambaBlock)
             x, new = layer.stream(x, old)
             later.append(new)
         return self.norm_out(x), (before, later)
@@ -111,8 +114,8 @@ class MambaBlock(nn.Module):
 
     def stream(self, x: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
         u, z = self.linear_in(self.norm(x)).chunk(2, dim=-1)
-        y, state = self.forwards(u, torch.ones_like(x[:, :, :1], dtype=torch.bool), state)
-        return x + self.linear_out(y * nn.functional.silu(z)), state
+        y, later = self.forwards(u, torch.ones_like(x[:, :, :1], dtype=torch.bool), state)
+        return x + self.linear_out(y * nn.functional.silu(z)), later
 
 
 class SelectiveStateSpace(nn.Module):

@@ -40,20 +40,21 @@ class SqueezeformerEncoder(nn.Module):
         attention: Callable[..., Any],
     ):
         super().__init__()
+        if n_layers < 1:
+            raise ValueError(f"n_layers must be at least 1, {n_layers} came")
         self.out_dim = d_model
         self.subsampling = subsampling(in_dim=in_dim, out_dim=d_model)
         self.embed = to_width(self.subsampling, d_model)
         self.norm_in = nn.LayerNorm(d_model)
+        attentions = [attention(d_model=d_model) for _ in range(n_layers)]
         self.layers = nn.ModuleList(
-            SqueezeformerBlock(d_model, attention(d_model=d_model), ff_expansion, kernel_size, dropout)
-            for _ in range(n_layers)
+            SqueezeformerBlock(d_model, one, ff_expansion, kernel_size, dropout) for one in attentions
         )
         self.first_halved = 7 * n_layers // 16
         self.first_restored = max(self.first_halved + 1, n_layers - 1)
         self.halve = TimeHalving(d_model, reduction_kernel_size)
         self.restore = nn.Linear(d_model, d_model)
-        absolute = any(layer.attention.wants_absolute_positions for layer in self.layers)
-        self.positions = AbsolutePositions(d_model) if absolute else None
+        self.positions = AbsolutePositions(d_model) if attentions[0].wants_absolute_positions else None
 
     @property
     def receptive_field(self) -> ReceptiveField:

@@ -47,6 +47,8 @@ class ZipformerEncoder(nn.Module):
         super().__init__()
         if not factors or any(f < 1 or f & (f - 1) for f in factors):
             raise ValueError(f"factors wants powers of 2 (1, 2, 4, ...), one for each stack, {factors} came")
+        if n_layers < 1:
+            raise ValueError(f"n_layers must be at least 1, {n_layers} came")
         if n_heads < 1 or len(d_head) != 3 or min(d_head) < 1:
             raise ValueError(
                 f"d_head wants 3 positive widths (query, position, value) and n_heads at least 1, "
@@ -193,7 +195,7 @@ class ValueAttention(nn.Module):
 
 
 class NonlinearAttention(nn.Module):
-    """W (c * attention(tanh(a) * b)), where [a, b, c] = W' x have 3/4 of the width, by one head's weights (figure 3)."""
+    """W (c * attention(tanh(a) * b)), where [a, b, c] = W' x have 3/4 of the width; one head's weights (figure 3)."""
 
     def __init__(self, d_model: int):
         super().__init__()
@@ -252,7 +254,6 @@ class BiasNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
         # The small number is for frames of padding, which may be all zeros.
         scale = (x - self.bias).square().mean(dim=-1, keepdim=True).add(1e-8).rsqrt()
         return x * (scale * self.log_scale.exp())
