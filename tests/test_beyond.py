@@ -68,11 +68,11 @@ def norm(layer, v):
 
 def convolved(conv, rows, u: int, stride: int = 1):
     """Frame u of a centred depthwise convolution over a list of valid frames."""
-    half = conv.kernel_size[0] // 2
+    half = conv.kernel_size[1] // 2
     out = conv.bias.clone()
-    for k in range(conv.kernel_size[0]):
+    for k in range(conv.kernel_size[1]):
         if 0 <= u * stride + k - half < len(rows):
-            out = out + conv.weight[:, 0, k] * rows[u * stride + k - half]
+            out = out + conv.weight[:, 0, 0, k] * rows[u * stride + k - half]
     return out
 
 

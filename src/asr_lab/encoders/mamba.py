@@ -166,24 +166,26 @@ def selective_scan(
     missing = -n_frames % size
     # Frames with a step of zero leave the state as it is.
     x, step, b, c = (_chunks(t, size, missing) for t in (x, step, b, c))
-    fall = (step * decay).cumsum(dim=2).transpose(2, 3)  # (B, K, H, Q)
-    x = (x * step[..., None]).transpose(2, 3)  # (B, K, H, Q, P)
+    x = x * step[..., None]  # (B, K, Q, H, P)
+    fall = (step * decay).cumsum(dim=2)  # (B, K, Q, H)
+    per_head = fall.transpose(2, 3)
     later = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
-    between = (fall[..., :, None] - fall[..., None, :]).masked_fill(later, -torch.inf).exp()  # (B, K, H, Q, Q)
-    y = (between * (c @ b.transpose(-1, -2))[:, :, None]) @ x
+    between = (per_head[..., :, None] - per_head[..., None, :]).masked_fill(later, -torch.inf).exp()  # (B, K, H, Q, Q)
+    y = (between * (c @ b.transpose(-1, -2))[:, :, None]) @ x.transpose(2, 3)  # (B, K, H, Q, P)
 
-    to_end = (fall[..., -1:] - fall).exp()  # (B, K, H, Q)
-    added = (x * to_end[..., None]).transpose(-1, -2) @ b[:, :, None]  # (B, K, H, P, N)
-    kept = fall[..., -1].exp()[..., None, None]
+    to_end = (fall[:, :, -1:] - fall).exp()
+    added = (x * to_end[..., None]).flatten(3).transpose(-1, -2) @ b  # (B, K, H * P, N)
+    added = added.unflatten(2, x.shape[3:])
+    kept = fall[:, :, -1, :, None, None].exp()
     if hidden is None:
         hidden = torch.zeros_like(added[:, 0])
     before = []
     for k in range(x.shape[1]):
         before.append(hidden)
         hidden = kept[:, k] * hidden + added[:, k]
-    from_before = c[:, :, None] @ torch.stack(before, dim=1).transpose(-1, -2)  # (B, K, H, Q, P)
-    y = y + fall.exp()[..., None] * from_before
-    return y.transpose(2, 3).flatten(1, 2)[:, :n_frames], hidden
+    from_before = c @ torch.stack(before, dim=1).flatten(2, 3).transpose(-1, -2)  # (B, K, Q, H * P)
+    y = y.transpose(2, 3) + fall.exp()[..., None] * from_before.unflatten(-1, x.shape[3:])
+    return y.flatten(1, 2)[:, :n_frames], hidden
 
 
 def _chunks(x: Tensor, size: int, missing: int) -> Tensor:
