@@ -11,6 +11,7 @@ from asr_lab import match
 from asr_lab.build import call, make
 from asr_lab.cost import cost, frames_per_second, macs, n_parameters
 from asr_lab.errors import ConfigError
+from asr_lab.report.collect import collect
 from asr_lab.run import fingerprint
 from asr_lab.step_time import step_times
 from asr_lab.sweep.cell import factors, resolved
@@ -289,6 +290,9 @@ def test_on_the_command_line(tones, tmp_path, asr_lab):
     assert fingerprint(frozen) == result["fingerprint"]
     assert folder.name.endswith(result["fingerprint"][:8])
     assert f"d_hidden {frozen['encoder']['d_hidden']}," in result["factors"]["match.found"]
+    [cell] = collect(folder.parent).cells
+    assert cell.numbers["encoder/macs_per_audio_second"] == result["encoder"]["macs_per_audio_second"]
+    assert cell.numbers["encoder/sees_before_s"] == float("inf")
     assert asr_lab(*args, "match.target=2e4", cwd=tmp_path).returncode == 0
     assert json.loads((folder / "result.json").read_text()) == result  # it was done already
     assert "match.target=1: no width of" in only_line(asr_lab(*args, "match.target=1", cwd=tmp_path))
