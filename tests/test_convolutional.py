@@ -214,7 +214,7 @@ def test_receptive_field_is_exact(make):
 
 
 def test_receptive_field_of_the_published_quartznet():
-    """5x5 by hand: half of the first kernel, then 5 times half of each block's and the dilated last one, in steps of 2."""
+    """5x5 by hand: half of the first kernel, then 5 times half of each block's and the dilated one, in steps of 2."""
     field = on_meta("encoder=quartznet", "encoder.n_layers=5").receptive_field
     assert field == (16 + 2 * (5 * (16 + 19 + 25 + 31 + 37) + 86),) * 2 + (2,)
 

@@ -54,11 +54,12 @@ class TdsEncoder(nn.Module):
             channels = max(1, round(width * d_model / n_bands))
             # At least to the end of the stride: no frame is lost so.
             reach = max(n_right, stride - 1)
-            self.layers.append(Shrink(c_in, channels, kernel_size, reach, stride, n_bands, dropout))
-            self.layers.extend(TdsBlock(channels, kernel_size, n_right, n_bands, dropout) for _ in range(n))
+            layers: list[Shrink | TdsBlock] = [Shrink(c_in, channels, kernel_size, reach, stride, n_bands, dropout)]
+            layers += [TdsBlock(channels, kernel_size, n_right, n_bands, dropout) for _ in range(n)]
+            for layer in layers:
+                self.receptive_field = layer.conv.field(self.receptive_field)
+            self.layers.extend(layers)
             c_in = channels
-        for layer in self.layers:
-            self.receptive_field = layer.conv.field(self.receptive_field)
         self.out_dim = n_bands * c_in
         self.factor = math.prod(strides)
         self.stream_frames = self.factor if n_right == 0 else None

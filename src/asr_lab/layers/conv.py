@@ -197,6 +197,7 @@ class SeparableBlock(nn.Module):
 
     def field(self, below: ReceptiveField) -> ReceptiveField:
         for conv in self.convs:
+            assert isinstance(conv, SeparableConv)
             below = conv.depthwise.field(below)
         return below
 
