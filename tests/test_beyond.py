@@ -15,9 +15,6 @@ from asr_lab.encoders.mamba import MambaEncoder, SelectiveStateSpace, selective_
 from asr_lab.encoders.squeezeformer import SqueezeformerBlock, SqueezeformerEncoder
 from asr_lab.encoders.zipformer import (
     BiasNorm,
-    LearnedDownsample,
-    SwooshL,
-    SwooshR,
     ZipformerEncoder,
     ZipformerLayer,
     ZipformerStack,
@@ -26,8 +23,10 @@ from asr_lab.errors import ConfigError
 from asr_lab.layers.context import ChunkContext, FullContext
 from asr_lab.layers.masks import attention_mask, valid_frames
 from asr_lab.layers.positions import sinusoids
+from asr_lab.layers.resampling import LearnedDownsample
 from asr_lab.layers.self_attention import DotSelfAttention, RelPositionMultiHeadedAttention
 from asr_lab.layers.subsampling import Stacking
+from asr_lab.layers.swoosh import SwooshL, SwooshR
 from asr_lab.sweep.cell import resolved
 
 from .conftest import composed, tiny

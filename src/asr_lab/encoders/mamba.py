@@ -177,15 +177,14 @@ def selective_scan(
     added = (x * to_end[..., None]).flatten(3).transpose(-1, -2) @ b  # (B, K, H * P, N)
     added = added.unflatten(2, x.shape[3:])
     kept = fall[:, :, -1, :, None, None].exp()
-    if hidden is None:
-        hidden = torch.zeros_like(added[:, 0])
+    h = torch.zeros_like(added[:, 0]) if hidden is None else hidden
     before = []
     for k in range(x.shape[1]):
-        before.append(hidden)
-        hidden = kept[:, k] * hidden + added[:, k]
+        before.append(h)
+        h = kept[:, k] * h + added[:, k]
     from_before = c @ torch.stack(before, dim=1).flatten(2, 3).transpose(-1, -2)  # (B, K, Q, H * P)
     y = y.transpose(2, 3) + fall.exp()[..., None] * from_before.unflatten(-1, x.shape[3:])
-    return y.flatten(1, 2)[:, :n_frames], hidden
+    return y.flatten(1, 2)[:, :n_frames], h
 
 
 def _chunks(x: Tensor, size: int, missing: int) -> Tensor:

@@ -11,7 +11,7 @@ from asr_lab.layers.dropout import Dropout
 from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.positions import AbsolutePositions
 from asr_lab.layers.receptive_field import ReceptiveField
-from asr_lab.layers.repetition import repeat_frames
+from asr_lab.layers.resampling import repeat_frames
 from asr_lab.layers.subsampling import to_width
 
 

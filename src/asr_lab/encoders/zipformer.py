@@ -11,9 +11,10 @@ from asr_lab.layers.dropout import Dropout
 from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.positions import RelativePositions
 from asr_lab.layers.receptive_field import ReceptiveField
-from asr_lab.layers.repetition import repeat_frames
+from asr_lab.layers.resampling import LearnedDownsample, repeat_frames
 from asr_lab.layers.self_attention import relative_shift
 from asr_lab.layers.subsampling import to_width
+from asr_lab.layers.swoosh import SwooshL, SwooshR
 
 OUT_FACTOR = 2  # from the rate of the first stack to that of the output (figure 1 of the paper)
 
@@ -100,25 +101,6 @@ class ZipformerStack(nn.Module):
         for layer in self.layers:
             y = layer(y, mask)
         return y if self.bypass is None else self.bypass(x, repeat_frames(y, self.factor, x.shape[1]))
-
-
-class LearnedDownsample(nn.Module):
-    """Frames u * factor to u * factor + factor - 1 weighted to one; the weights (softmax) are those of valid frames."""
-
-    def __init__(self, factor: int):
-        super().__init__()
-        self.factor = factor
-        self.logits = nn.Parameter(torch.zeros(factor))
-
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,U,D) finite, (B,U) bool -> (B,ceil(U/factor),D), (B,ceil(U/factor)) bool"""
-        n_out = (x.shape[1] + self.factor - 1) // self.factor
-        missing = n_out * self.factor - x.shape[1]
-        groups = nn.functional.pad(x, (0, 0, 0, missing)).reshape(x.shape[0], n_out, self.factor, x.shape[2])
-        valid = nn.functional.pad(mask, (0, missing)).reshape(x.shape[0], n_out, self.factor)
-        weights = self.logits.softmax(dim=0) * valid
-        weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-8)  # a group of padding: zeros
-        return (groups * weights[..., None].to(x.dtype)).sum(dim=2), valid[:, :, 0]
 
 
 class ZipformerLayer(nn.Module):
@@ -257,20 +239,6 @@ class BiasNorm(nn.Module):
         # The small number is for frames of padding, which may be all zeros.
         scale = (x - self.bias).square().mean(dim=-1, keepdim=True).add(1e-8).rsqrt()
         return x * (scale * self.log_scale.exp())
-
-
-class SwooshL(nn.Module):
-    """log(1 + exp(x - 4)) - 0.08 x - 0.035 (section 3.4): behind weights that are mostly off."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.softplus(x - 4) - 0.08 * x - 0.035
-
-
-class SwooshR(nn.Module):
-    """log(1 + exp(x - 1)) - 0.08 x - 0.313261687 (section 3.4): zero at zero."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.softplus(x - 1) - 0.08 * x - 0.313261687
 
 
 def _scaled(linear: nn.Linear, scale: float) -> nn.Linear:
