@@ -72,6 +72,7 @@ def describe(config: dict[str, Any]) -> str:
 class _Family:
     """An encoder whose width and depth can be turned, and what it costs at each."""
 
+    name: str  # of its class
     by: str
     width: str  # the key
     start: dict[str, int]  # the preset's sizes
@@ -92,8 +93,7 @@ class _Family:
         head = call(config, "frontend", frontend.head, in_dim=frontend.out_dim)
         rate = frames_per_second(frontend, head, config["data"]["sample_rate"])
         on_gpu = config["trainer"].get("accelerator") in ("gpu", "cuda") and torch.cuda.is_available()
-        device = "cuda" if on_gpu else "cpu"
-        return cls(by, width, start, head.out_dim, rate, device, encoder_of)
+        return cls(_name(node), by, width, start, head.out_dim, rate, "cuda" if on_gpu else "cpu", encoder_of)
 
     def solve(self, target: float) -> dict[str, int]:
         """The sizes nearest to the target at the first depth where they are near enough."""
@@ -115,13 +115,13 @@ class _Family:
             elif costs and max(costs) < target:
                 depths = [n for n in depths if n > depth]
         if best is None:
-            raise ConfigError(f"match.target={target:g}: no width of {self._title} can be built")
+            raise ConfigError(f"match.target={target:g}: no width of {self.name} can be built")
         _, width, depth = best
         value = self._cost(width, depth)
         given = f"{value:.3g}" if self.by == "step_time" else f"{value:,.0f}"
         sizes = ", ".join(f"{k}={v}" for k, v in self._sizes(width, depth).items())
         raise ConfigError(
-            f"match.target={target:g}: no width of {self._title} has so many {UNITS[self.by]}; the nearest is {given}, "
+            f"match.target={target:g}: no width of {self.name} has so many {UNITS[self.by]}; the nearest is {given}, "
             f"with {sizes}; ask for that, or choose another size"
         )
 
@@ -136,10 +136,6 @@ class _Family:
         return min(
             zip(self._timed(widths, depth, rounds=7), widths, strict=True), key=lambda pair: abs(pair[0] - target)
         )[1]
-
-    @property
-    def _title(self) -> str:
-        return _name(self.encoder_of(self.start))
 
     def _sizes(self, width: int, depth: int) -> dict[str, int]:
         return {self.width: width} | ({"n_layers": depth} if "n_layers" in self.start else {})
@@ -188,7 +184,7 @@ class _Family:
             if all(self._built(n * step, depth) is not None for n in (k, k + 1)):
                 return math.lcm(step, ALIGNED), step
         self._build(start, depth, "meta")  # the reason, if it is the preset's own
-        raise ConfigError(f"match.by: no other {self.width} of {self._title} than {start} can be built")
+        raise ConfigError(f"match.by: no other {self.width} of {self.name} than {start} can be built")
 
     def _around(self, target: float, step: int, depth: int) -> Iterator[tuple[int, float]]:
         """The multiples of `step` right below and above the target that can be built, and what they cost."""
