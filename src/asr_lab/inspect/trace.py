@@ -87,13 +87,15 @@ def traced(network: nn.Module, feats: Tensor, lens: Tensor) -> list[Call]:
 
     with watched(network, enter, leave) as calls:
         network(feats, lens)
-    for call, n in zip(calls, _macs(network, feats, lens), strict=True):
-        call.macs = n
+    spent = _macs(network, feats, lens)
+    for call in calls:
+        # An encoder may take another way on the meta device, and call fewer modules there.
+        call.macs = spent[call.path].pop(0) if spent.get(call.path) else 0
     return calls
 
 
-def _macs(network: nn.Module, feats: Tensor, lens: Tensor) -> list[int]:
-    """Multiply-accumulates of every call, counted as in cost.py: on the meta device, element-wise work left out."""
+def _macs(network: nn.Module, feats: Tensor, lens: Tensor) -> dict[str, list[int]]:
+    """Multiply-accumulates of a path's calls, counted as in cost.py: on the meta device, element-wise work left out."""
     on_meta = copy.deepcopy(network).to("meta")
     with FlopCounterMode(display=False) as counter:
         spent: dict[int, int] = {}
@@ -106,7 +108,10 @@ def _macs(network: nn.Module, feats: Tensor, lens: Tensor) -> list[int]:
 
         with watched(on_meta, enter, leave) as calls:
             on_meta(feats.to("meta"), lens.to("meta"))
-    return [spent[call.index] // 2 for call in calls]
+    by_path: dict[str, list[int]] = {}
+    for call in calls:
+        by_path.setdefault(call.path, []).append(spent[call.index] // 2)
+    return by_path
 
 
 def values(name: str, x: Any) -> Iterator[Values]:
