@@ -188,14 +188,16 @@ class TestEveryEncoder:
                     pieces.append(hidden)
             torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
 
-    def test_sizes_are_in_order(self, name, tones):
+    def test_sizes_cost_alike_in_every_family(self, name):
+        cfg = composed(f"encoder={name}")
         counts = []
         for size in SIZES:
-            config = resolved(composed("data=manifest", f"data.manifest={tones}", f"encoder={name}", f"size={size}"))
+            cfg.size = size
             with torch.device("meta"):
-                encoder = call(config, "encoder", in_dim=80)
-            counts.append(sum(p.numel() for p in encoder.parameters()))
-        assert counts == sorted(set(counts)) or len(set(counts)) == 1  # a preset of one size
+                encoder = call(resolved(cfg), "encoder", in_dim=80)
+            counts.append(sum(p.numel() for p in encoder.parameters()) / 1e6)
+        if len(set(counts)) > 1:  # else a preset of one size
+            assert counts == pytest.approx([0.75, 2.5, 10, 30], rel=0.15)
 
     @pytest.mark.slow
     def test_exported_equals_eager_at_another_length(self, name, make_encoder):
