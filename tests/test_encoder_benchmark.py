@@ -118,13 +118,13 @@ def test_a_preset_is_told_by_its_parameters(monkeypatch):
 class TestPage:
     def test_tables_go_between_their_markers_and_again(self, tmp_path):
         file, svg = tmp_path / "page.md", tmp_path / "images" / "a.svg"
-        names = ("machine", "time", "memory")
+        names = ("machine", "time", "memory", "picture")
         file.write_text("Before\n" + "".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n in names) + "After\n")
         page.write_page(file, svg, RESULTS)
         once = file.read_text()
         assert "| lstm | 60.0 | 60.0 | failed | 60.0 |" not in once  # 60 ms x s over 60 s of speech
         assert "| lstm | 2.0 | 10.0 | failed | 60.0 |" in once and "| tds | 200 | 1000 |  | 6000 |" in once
-        assert "old" not in once and once.startswith("Before") and once.endswith("After\n")
+        assert "old" not in once and "(images/a.svg)" in once and once.startswith("Before") and once.endswith("After\n")
         page.write_page(file, svg, RESULTS)
         assert file.read_text() == once and svg.exists()
 
@@ -134,7 +134,7 @@ class TestPage:
 
     def test_the_committed_page_has_all_markers(self):
         text = (ROOT / "docs" / "encoders_speed.md").read_text()
-        for name in ("machine", "peers", "lstm", "utilisation", "operations", "time", "memory"):
+        for name in ("machine", "peers", "lstm", "utilisation", "operations", "time", "memory", "picture"):
             page.between(text, name, "", Path("page"))
 
     def test_the_picture_has_a_curve_for_each_encoder_in_both_rows(self):

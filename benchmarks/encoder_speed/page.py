@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 
 from asr_lab.errors import DataError
 from asr_lab.files import write_text
-from encoder_speed.picture import scaling_chart
+from encoder_speed.picture import TITLE, scaling_chart
 
 
 class Table(NamedTuple):
@@ -58,9 +58,11 @@ def write_page(page: Path, picture: Path, results: dict[str, Any]) -> None:
     for name, table in tables(results).items():
         text = between(text, name, table.markdown(), page)
     text = between(text, "machine", machine(results["about"]), page)
-    write_text(page, text)
     if results.get("scaling"):
         write_text(picture, scaling_chart(results["scaling"]))
+        link = f"![{TITLE}]({picture.relative_to(page.parent).as_posix()})"
+        text = between(text, "picture", link, page)
+    write_text(page, text)
 
 
 def between(text: str, name: str, content: str, page: Path) -> str:

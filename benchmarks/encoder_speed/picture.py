@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from asr_lab.report.svg import N_COLOURS, style
 
 KINDS = ("recurrent", "convolution, state space", "self-attention")
-PLOT_W, PLOT_H, LABEL_W, TOP, GAP, LEFT = 190, 200, 120, 46, 62, 54
+TITLE = "Time and memory of a training step over the length of the utterances"
+PLOT_W, PLOT_H, LABEL_W, TOP, GAP, LEFT = 190, 200, 120, 46, 74, 54
 LINE = 13  # least distance of two labels
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b57b00", "#56b4e9", "#333333")
 DARK = ("#3d9be0", "#ee7733", "#1fbf92", "#dd9bc0", "#f0b429", "#7cc8f2", "#dddddd")
@@ -60,7 +61,7 @@ def _head(width: float, height: float) -> str:
         return " ".join(f".c{i} {{ --c: {value} }}" for i, value in enumerate(values))
 
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
- font-family="sans-serif"><title>Time and memory of a training step over the length of the utterances</title>
+ font-family="sans-serif"><title>{TITLE}</title>
 <style>
 svg {{ --ink: #333; --line: #ddd; --page: #fff }} {colours(LIGHT)}
 @media (prefers-color-scheme: dark) {{ svg {{ --ink: #ddd; --line: #444; --page: #1e2129 }} {colours(DARK)} }}
