@@ -36,6 +36,8 @@ SMALL = {
         "attention.n_heads": 2,
         "kernel_size": 7,
         "subsampling.channels": 8,
+        "context.chunk_size": 4,
+        "context.n_left_chunks": 2,
     },
     "frontend": {"n_mels": 24},
     "tokenizer": {"n_labels": 8},
