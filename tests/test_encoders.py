@@ -204,11 +204,13 @@ class TestEveryEncoder:
         if not encoder.exports:
             pytest.skip("no export is promised")
         feats, lens = batch([64, 43])
-        frames = torch.export.Dim("frames", min=16, max=256)
+        rows, frames = torch.export.Dim("rows", min=1, max=16), torch.export.Dim("frames", min=16, max=256)
         with torch.no_grad():
             encoder(*batch([256]))  # tables of positions are grown once
-            exported = torch.export.export(encoder, (feats, lens), dynamic_shapes=({1: frames}, None)).module()
-            other = batch([97, 50], seed=2)
+            exported = torch.export.export(
+                encoder, (feats, lens), dynamic_shapes=({0: rows, 1: frames}, {0: rows})
+            ).module()
+            other = batch([97, 50, 80], seed=2)
             torch.testing.assert_close(exported(*other)[0], encoder(*other)[0], rtol=1e-4, atol=1e-5)
 
 

@@ -143,9 +143,9 @@ def relative_shift(x: Tensor, n_keys: int) -> Tensor:
     A view: row i of the result starts one column earlier than row i-1 (Dai et al. 2019, appendix B, without the copy).
     The last column is there so that rows of the result do not overlap in memory.
     """
-    n_queries, width = x.shape[-2:]
-    flat = x.flatten(2)[:, :, n_queries - 1 : n_queries * width - 1]
-    return flat.unflatten(2, (n_queries, width - 1))[..., :n_keys]
+    batch, heads, n_queries, width = x.shape
+    strides = (x.stride(0), x.stride(1), width - 1, 1)
+    return x.as_strided((batch, heads, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
 
 
 def _turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
