@@ -34,7 +34,7 @@ class ConformerState(NamedTuple):
 
 
 class ConformerEncoder(nn.Module):
-    """Subsampling, then `n_layers` Conformer blocks of width `d_model`. It streams when nothing looks ahead of its chunk.
+    """Subsampling, then `n_layers` Conformer blocks of width `d_model`. It streams if nothing looks ahead of its chunk.
 
     `norm` is that of the convolution modules: `layer`, or `batch` as published, here over valid frames only.
     """
@@ -108,14 +108,15 @@ class ConformerEncoder(nn.Module):
         x = self.place(self.embed(x), first=state.n_seen)
         n_kept = self.context.chunk_size * self.context.n_left_chunks  # pyright: ignore[reportOptionalOperand]
         kept = []
-        for layer, before in zip(self.layers, state.blocks, strict=True):
+        layers: Any = self.layers
+        for layer, before in zip(layers, state.blocks, strict=True):
             x, after = layer.stream(x, before, n_kept)
             kept.append(after)
         return self.norm_out(x), ConformerState(below, kept, state.n_seen + x.shape[1], ended)
 
 
 class U2Encoder(ConformerEncoder):
-    """The Conformer that WeNet and PaddleSpeech train as U2: the input times sqrt(D), a layer norm after the last block.
+    """The Conformer that WeNet and PaddleSpeech train as U2: the input times sqrt(D), a layer norm after the blocks.
 
     Their trained parameters load through `asr_lab.encoders.wenet`.
     """
@@ -127,12 +128,14 @@ class U2Encoder(ConformerEncoder):
 class ConformerBlock(nn.Module):
     """x + FF/2, + attention, + convolution, + FF/2, layer norm: the macaron of Gulati et al. 2020, equation 1."""
 
-    def __init__(self, d_model: int, self_attn: Any, convolution: nn.Module, ff_expansion: int, dropout: float):
+    def __init__(
+        self, d_model: int, self_attn: Any, convolution: "ConvolutionModule", ff_expansion: int, dropout: float
+    ):
         super().__init__()
         self.feed_forward_in = _feed_forward(d_model, ff_expansion, dropout)
         self.norm_attention = nn.LayerNorm(d_model)
         self.self_attn = self_attn
-        self.convolution = convolution
+        self.convolution: ConvolutionModule = convolution
         self.feed_forward_out = _feed_forward(d_model, ff_expansion, dropout)
         self.norm_out = nn.LayerNorm(d_model)
         self.dropout = Dropout(dropout)

@@ -56,7 +56,9 @@ class TransformerEncoder(nn.Module):
         self.embed = to_width(self.subsampling, d_model)
         blocks = []
         for i in range(n_layers):
-            branch_dropout = nn.Sequential(Dropout(dropout), StochasticDepth.of_layer(stochastic_depth, i + 1, n_layers))
+            branch_dropout = nn.Sequential(
+                Dropout(dropout), StochasticDepth.of_layer(stochastic_depth, i + 1, n_layers)
+            )
             self_attn = attention(d_model=d_model)
             blocks.append(TransformerBlock(d_model, self_attn, ff_expansion, norm == "pre", dropout, branch_dropout))
         self.layers = nn.ModuleList(blocks)
@@ -96,7 +98,8 @@ class TransformerEncoder(nn.Module):
         x = self.place(self.embed(x), first=state.n_seen)
         n_kept = self.context.chunk_size * self.context.n_left_chunks  # pyright: ignore[reportOptionalOperand]
         kept = []
-        for layer, before in zip(self.layers, state.keys, strict=True):
+        layers: Any = self.layers
+        for layer, before in zip(layers, state.keys, strict=True):
             x, after = layer.stream(x, before, n_kept)
             kept.append(after)
         return self.norm_out(x), TransformerState(below, kept, state.n_seen + x.shape[1], ended)
@@ -105,7 +108,9 @@ class TransformerEncoder(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention and a feed-forward network with ReLU, each beside a residual connection."""
 
-    def __init__(self, d_model: int, self_attn: Any, ff_expansion: int, pre_norm: bool, dropout: float, branch: nn.Module):
+    def __init__(
+        self, d_model: int, self_attn: Any, ff_expansion: int, pre_norm: bool, dropout: float, branch: nn.Module
+    ):
         super().__init__()
         self.pre_norm = pre_norm
         self.norm_attention = nn.LayerNorm(d_model)
@@ -130,9 +135,9 @@ class TransformerBlock(nn.Module):
     def stream(self, x: Tensor, keys: KeyValues | None, n_kept: int) -> tuple[Tensor, KeyValues]:
         """(B,U,D), keys that came before, how many of them later pieces need -> (B,U,D), keys for the next piece"""
         if self.pre_norm:
-            attended, keys = self.self_attn.stream(self.norm_attention(x), keys, n_kept)
+            attended, kept = self.self_attn.stream(self.norm_attention(x), keys, n_kept)
             x = x + attended
-            return x + self.feed_forward(self.norm_feed_forward(x)), keys
-        attended, keys = self.self_attn.stream(x, keys, n_kept)
+            return x + self.feed_forward(self.norm_feed_forward(x)), kept
+        attended, kept = self.self_attn.stream(x, keys, n_kept)
         x = self.norm_attention(x + attended)
-        return self.norm_feed_forward(x + self.feed_forward(x)), keys
+        return self.norm_feed_forward(x + self.feed_forward(x)), kept

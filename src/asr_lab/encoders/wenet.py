@@ -16,7 +16,7 @@
     after_norm                                    norm_out
 
 PaddleSpeech stores linear layers transposed and calls running statistics `_mean` and `_variance`; both are seen by
-themselves. Layer norms have eps 1e-5 here and in WeNet, 1e-12 in PaddleSpeech and in WeNet before 2022. Their
+themselves. Layer norms have eps 1e-5 here and in WeNet, 1e-12 in PaddleSpeech. Their
 convolution modules let what the GLU makes of padding into the last frames of a short utterance in a batch, ours do not:
 an utterance gives here what it gives there when it is alone.
 """

@@ -70,7 +70,7 @@ class ChunkContext(nn.Module):
 
 
 class DynamicChunkContext(ChunkContext):
-    """Training draws a chunk size for every batch; evaluation and streaming have a fixed one. One model then serves all.
+    """Training draws a chunk size for every batch; evaluation and streaming have a fixed one. One model serves all.
 
     Zhang et al. 2020 (U2), drawn as WeNet does: about half of the batches see everything, the others chunks of 1 to
     `max_chunk_size` frames and all that is before them.

@@ -1,4 +1,4 @@
-"""Residual branches that are skipped at random in training (Huang et al. 2016, "Deep networks with stochastic depth")."""
+"""Residual branches skipped at random in training (Huang et al. 2016, "Deep networks with stochastic depth")."""
 
 import torch
 from torch import Tensor, nn

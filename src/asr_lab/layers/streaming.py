@@ -36,7 +36,7 @@ def is_last(n_frames: int, wanted: int, ended: bool) -> bool:
     if ended or not 1 <= n_frames <= wanted:
         what = "a piece after a shorter one" if ended else f"a piece of {n_frames} feature frames"
         raise ConfigError(
-            f"{what} came to stream, which takes {wanted} at a time (context.chunk_size times the subsampling's factor) "
-            "and a shorter piece, of 1 at least, only as the last"
+            f"{what} came to stream, which takes {wanted} at a time (context.chunk_size times the subsampling's "
+            "factor) and a shorter piece, of 1 at least, only as the last"
         )
     return n_frames < wanted
