@@ -40,6 +40,8 @@ SMALL = {
         "blocks": "[[9,0.5],[11,1]]",
         "epilogue": "[[7,1,2],[1,2,1]]",
         "subsampling.channels": 8,
+        "context.chunk_size": 4,
+        "context.n_left_chunks": 2,
     },
     "frontend": {"n_mels": 24},
     "tokenizer": {"n_labels": 8},

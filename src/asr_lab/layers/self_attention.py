@@ -41,16 +41,16 @@ class DotSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """(B,U,D), bool (B|1,U,U) or None: True where the row's frame may look at the column's -> (B,U,D)"""
-        q, k, v = self._project(x)
+        q, k, v = self.project(x, first=0)
         return self._attend(q, k, v, mask, first_key=0)
 
     def stream(self, x: Tensor, cache: KeyValues | None, n_kept: int) -> tuple[Tensor, KeyValues]:
         """(B,U,D) frames that see each other and everything in the cache -> (B,U,D), the last `n_kept` for later"""
-        q, k, v = self._project(x)
-        n_seen = x.shape[1]
+        first = cache.n_seen if cache is not None else 0
+        q, k, v = self.project(x, first)
         if cache is not None:
             k, v = torch.cat([cache.k, k], dim=2), torch.cat([cache.v, v], dim=2)
-            n_seen += cache.n_seen
+        n_seen = first + x.shape[1]
         y = self._attend(q, k, v, None, first_key=n_seen - k.shape[2])
         start = max(0, k.shape[2] - n_kept)
         return y, KeyValues(k[:, :, start:], v[:, :, start:], n_seen)
@@ -59,10 +59,11 @@ class DotSelfAttention(nn.Module):
         """(B,H,U,D/H), (B,H,K,D/H) whose last U are the queries' own, position of the first key -> (B,H,U,K)"""
         return (q * (1 / math.sqrt(self.d_head))) @ k.transpose(-1, -2)
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(B,U,D), position of the first frame -> queries, keys, values, each (B,H,U,D/H)"""
         heads = (self.n_heads, self.d_head)
         q, k, v = (f(x).unflatten(-1, heads).transpose(1, 2) for f in (self.linear_q, self.linear_k, self.linear_v))
-        return q, k, v  # each (B, H, U, D/H)
+        return q, k, v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first_key: int) -> Tensor:
         scores = self.scores(q, k, first_key)
@@ -70,6 +71,28 @@ class DotSelfAttention(nn.Module):
             scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
         weights = self.weights(scores.softmax(dim=-1))
         return self.linear_out((weights @ v).transpose(1, 2).flatten(2))
+
+
+class RotarySelfAttention(DotSelfAttention):
+    """Queries and keys are turned by angles that grow with the position (Su et al. 2021, RoFormer, equation 34).
+
+    Features 2i and 2i+1 of a head make a plane, turned by position / 10,000^(2i/d_head): q_i . k_j knows i - j only.
+    """
+
+    wants_absolute_positions = False
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float):
+        super().__init__(d_model, n_heads, dropout)
+        if self.d_head % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of features: d_model / n_heads must be even, {d_model} / {n_heads} came"
+            )
+        self.positions = AbsolutePositions(self.d_head)
+
+    def project(self, x: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = super().project(x, first)
+        sin, cos = self.positions(x.shape[1], q, first).unflatten(-1, (-1, 2)).unbind(-1)  # each (U, D/H/2)
+        return _turned(q, sin, cos), _turned(k, sin, cos), v
 
 
 class RelPositionMultiHeadedAttention(DotSelfAttention):
@@ -88,11 +111,11 @@ class RelPositionMultiHeadedAttention(DotSelfAttention):
         self.pos_bias_v = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_heads, self.d_head)))
 
     def scores(self, q: Tensor, k: Tensor, first_key: int) -> Tensor:
-        p = self.linear_pos(self.positions(k.shape[2], q.shape[2], q))  # (K+U-1, D)
-        p = p.unflatten(-1, (self.n_heads, self.d_head)).transpose(0, 1)  # (H, K+U-1, D/H)
+        p = self.linear_pos(self.positions(k.shape[2], q.shape[2], q))  # (K+U, D)
+        p = p.unflatten(-1, (self.n_heads, self.d_head)).transpose(0, 1)  # (H, K+U, D/H)
         scale = 1 / math.sqrt(self.d_head)
         content = ((q + self.pos_bias_u[:, None]) * scale) @ k.transpose(-1, -2)  # (B, H, U, K)
-        position = ((q + self.pos_bias_v[:, None]) * scale) @ p.transpose(-1, -2)  # (B, H, U, K+U-1)
+        position = ((q + self.pos_bias_v[:, None]) * scale) @ p.transpose(-1, -2)  # (B, H, U, K+U)
         return content + relative_shift(position, k.shape[2])
 
 
@@ -115,11 +138,17 @@ class KeyPositionMultiHeadedAttention(RelPositionMultiHeadedAttention):
 
 
 def relative_shift(x: Tensor, n_keys: int) -> Tensor:
-    """(B, H, U, K+U-1) scores by distance (first column: distance K-1) -> (B, H, U, K) scores by key.
+    """(B, H, U, K+U) scores by distance, from K-1 down to -U -> (B, H, U, K) scores by key.
 
     A view: row i of the result starts one column earlier than row i-1 (Dai et al. 2019, appendix B, without the copy).
+    The last column is there so that rows of the result do not overlap in memory.
     """
     batch, heads, n_queries, width = x.shape
-    x = x.contiguous()
     strides = (x.stride(0), x.stride(1), width - 1, 1)
     return x.as_strided((batch, heads, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
+
+
+def _turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
+    """(B,H,U,D/H), (U,D/H/2) each -> (B,H,U,D/H)"""
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
