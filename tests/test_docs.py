@@ -298,7 +298,9 @@ def test_the_guide_lists_exactly_the_choices():
     said = {words(group)[0]: words(choices) for group, choices, _ in table("docs/guide.md", "### Config groups")}
     assert {group: set(choices) for group, choices in said.items()} == have
     default = composed().hydra.runtime.choices  # of groups inside the default encoder too, but not inside other ones
-    first = {group: choices[0] for group, choices in said.items() if group in default and not group.startswith("hydra/")}
+    first = {
+        group: choices[0] for group, choices in said.items() if group in default and not group.startswith("hydra/")
+    }
     assert first == {group: default[group] for group in first}
 
 

@@ -16,7 +16,6 @@ from asr_lab.train import train
 
 from .conftest import choices, make_run, tiny
 
-
 QUICK = ("bilstm", "conformer")  # the other families are left to `make test-slow`
 FAMILIES = [pytest.param(e, marks=() if e in QUICK else pytest.mark.slow) for e in choices("encoder")]
 
