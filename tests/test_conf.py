@@ -49,6 +49,14 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
         (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
+    if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
+        extra = ["encoder=bilstm"]
+    if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label
+        rows = [json.loads(line) for line in tones.read_text().splitlines()]
+        rows = [r | {"audio_filepath": str(tones.parent / r["audio_filepath"])} for r in rows if " " not in r["text"]]
+        tones = tmp_path / "words.jsonl"
+        tones.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        extra += ["tokenizer=words"]
     if (group, choice) == ("frontend/head", "learned_filters"):
         extra = ["frontend=waveform"]
     if (group, choice) == ("logger", "wandb"):

@@ -56,6 +56,15 @@ class TestEveryEncoder:
         assert torch.equal(out_lens, encoder.output_lengths(lens))
         assert (out_lens >= 1).all()
 
+    def test_no_frame_is_one_line(self, name, make_encoder):
+        encoder = make_encoder(name)
+        with pytest.raises(ValueError, match="feature frames"):
+            encoder(torch.zeros(1, 0, WIDTH), torch.tensor([0]))
+        n = shortest(encoder) - 1
+        if n:
+            with pytest.raises(ValueError, match=f"{n} feature frames are fewer than the .* needs"):
+                encoder(*batch([n]))
+
     def test_padding_changes_nothing(self, name, make_encoder):
         encoder = make_encoder(name)
         feats, lens = batch([40, 23, 12])

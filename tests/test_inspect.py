@@ -328,7 +328,7 @@ def test_the_same_picture_is_the_same_file(tmp_path):
         (["--graph", "text.txt/g.svg"], "text.txt is a file, no folder"),
         (["--saliency", "text.txt/g.png"], "text.txt is a file, no folder"),
         (["--module", "encoder.layers", "--graph", "g.svg"], "is not called itself"),
-        (["encoder=bilstm", "--attention", "a.png"], "BiLstmEncoder has no attention weights"),
+        (["encoder=bilstm", "--attention", "a.png"], "RecurrentEncoder has no attention weights"),
         (["encoder.n_heads=3"], "encoder.n_heads: no such key"),
         (["encoder=confromer"], "did you mean 'conformer'"),
         (["encoder/subsampling=conv2d4", "encoder.subsampling.padding=valid", "--seconds", "0.01"], "conf/encoder: "),

@@ -258,7 +258,7 @@ def test_step_times_are_of_training_steps():
         (["match.target=3e6"], "match.target=3000000.0 says nothing without match.by=parameters"),
         (
             ["match.by=parameters", "match.target=100"],
-            "no width of BiLstm.* has so many parameters; the nearest is .* d_h",
+            "no width of Recurrent.* has so many parameters; the nearest is .* d_h",
         ),
         (["match.by=parameters", "match.target=1e6", "encoder.dropout=2"], "conf/encoder: dropout is a probability"),
         (["match.by=parameters", "match.target=1e6", "+encoder.d_modl=2"], "unexpected 'd_modl'"),
