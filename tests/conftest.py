@@ -187,6 +187,11 @@ def only_line(done: Done) -> str:
     return lines[0]
 
 
+def families(*quick: str) -> list:
+    """Every encoder, as parameters of a test: all but `quick` are left to `make test-slow`."""
+    return [pytest.param(e, marks=() if e in quick else pytest.mark.slow) for e in choices("encoder")]
+
+
 def choices(group: str) -> list[str]:
     """Every choice of a group, from the folder."""
     return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml") if not p.stem.startswith("_"))

@@ -17,13 +17,12 @@ from asr_lab.errors import ConfigError
 from asr_lab.layers.conv import Past, SqueezeExcitation, TimeConv
 from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.stages import spread
-from asr_lab.sweep.cell import SIZES, resolved
+from asr_lab.sweep.cell import resolved
 
 from .conftest import composed, tiny
 
 WIDTH = 8
 COMPOSED: dict[str, dict] = {}
-TARGETS = (0.75e6, 2.5e6, 10e6, 30e6)
 SMALL_QUARTZNET = {
     "d_model": 16,
     "n_layers": 2,
@@ -81,13 +80,6 @@ def contextnet(**changes) -> ContextNetEncoder:
 def on_meta(*overrides: str):
     with torch.device("meta"):
         return call(resolved(composed(*overrides)), "encoder", in_dim=80)
-
-
-@pytest.mark.parametrize("name", ["cnn", "quartznet", "contextnet", "tds"])
-def test_sizes_are_on_equal_footing(name):
-    counts = [n_parameters(on_meta(f"encoder={name}", f"size={size}")) for size in SIZES]
-    for n, target in zip(counts, TARGETS, strict=True):
-        assert abs(n / target - 1) < 0.15, counts
 
 
 @pytest.mark.parametrize(("n_layers", "millions"), [(5, 6.7), (10, 12.8), (15, 18.9)])

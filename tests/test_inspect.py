@@ -25,9 +25,7 @@ from asr_lab.inspect.trace import traced
 from asr_lab.inspect.walk import about, find, walk
 from asr_lab.sweep.cell import resolved
 
-from .conftest import choices, composed, only_line, tiny
-
-ENCODERS = choices("encoder")
+from .conftest import composed, families, only_line, tiny
 
 
 def small(tones: Path, *overrides: str, with_corpus: bool = False) -> Subject:
@@ -68,7 +66,7 @@ def test_a_pass_is_summarised_by_hand_computable_numbers():
     assert (unused.path, unused.n_calls, unused.parameters, unused.output) == ("unused", 0, 9, None)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", families("bilstm", "conformer", "cnn", "mamba"))
 def test_every_encoder_has_a_table_that_adds_up(encoder, tones):
     found = small(tones, f"encoder={encoder}")
     features = f.random_features(found, 0.6)
@@ -245,7 +243,7 @@ def test_dataflow_finds_the_residual():
     assert set(flow.edges) == {Edge(INPUT, 0), Edge(INPUT, 1), Edge(0, 1), Edge(1, OUTPUT)}
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", families("bilstm", "conformer", "cnn", "mamba"))
 def test_every_encoder_flows_from_input_to_output(encoder, tones):
     found = small(tones, f"encoder={encoder}")
     features = f.random_features(found, 0.6)

@@ -16,7 +16,7 @@ from asr_lab.run import fingerprint
 from asr_lab.step_time import step_times
 from asr_lab.sweep.cell import factors, resolved
 
-from .conftest import choices, composed, only_line, tiny
+from .conftest import composed, families, only_line, tiny
 
 PLAIN = ["data=manifest", "data.manifest=x.jsonl"]
 
@@ -141,7 +141,7 @@ def ignores_size(name: str) -> bool:
 
 
 @pytest.mark.parametrize("by", ["parameters", pytest.param("macs", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", choices("encoder"))
+@pytest.mark.parametrize("name", families("bilstm", "conformer", "quartznet"))
 def test_every_family_is_matched(name, by):
     if ignores_size(name):
         pytest.skip("a preset of one size")

@@ -14,14 +14,13 @@ from asr_lab.run import Run
 from asr_lab.sweep.local import line
 from asr_lab.train import train
 
-from .conftest import choices, make_run, tiny
+from .conftest import choices, families, make_run, tiny
 
-QUICK = ("bilstm", "conformer")  # the other families are left to `make test-slow`
-FAMILIES = [pytest.param(e, marks=() if e in QUICK else pytest.mark.slow) for e in choices("encoder")]
+QUICK = ("bilstm", "conformer")
 
 
 @pytest.mark.parametrize("decoder", choices("decoder"))
-@pytest.mark.parametrize("encoder", FAMILIES)
+@pytest.mark.parametrize("encoder", families(*QUICK))
 def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
     from asr_lab.sweep.cell import resolved
 
