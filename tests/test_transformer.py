@@ -17,6 +17,7 @@ from asr_lab.errors import ConfigError, DataError
 from asr_lab.layers.context import ChunkContext, DynamicChunkContext, FullContext
 from asr_lab.layers.positions import AbsolutePositions, PlacedInput, RelativePositions
 from asr_lab.layers.self_attention import (
+    DistanceScores,
     DotSelfAttention,
     KeyPositionMultiHeadedAttention,
     RelPositionMultiHeadedAttention,
@@ -285,6 +286,23 @@ class TestPositions:
         query = torch.arange(n_keys - n_queries, n_keys)
         assert torch.equal(got[1, 2], (query[:, None] - torch.arange(n_keys)).float())
 
+    @pytest.mark.parametrize("n", [1, 2, 64, 65, 150])
+    def test_blocks_of_rows_give_scores_and_gradients_of_the_whole(self, n):
+        q = frames(n, 6 * 3, seed=1).double().unflatten(-1, (3, 6)).transpose(0, 2).transpose(1, 2).contiguous()
+        p = torch.randn(3, 6, 2 * n, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+        outputs = []
+        for by_blocks in (True, False):
+            a, b = q.clone().requires_grad_(), p.clone().requires_grad_()
+            if by_blocks:
+                scores = DistanceScores.apply(a, b)
+            else:
+                scores = relative_shift((a @ b[:, None]), n).flatten(0, 1)
+            weights = torch.randn(scores.shape, dtype=torch.double, generator=torch.Generator().manual_seed(3))
+            (scores * weights).sum().backward()
+            outputs.append((scores, a.grad, b.grad))
+        for got, want in zip(*outputs, strict=True):
+            torch.testing.assert_close(got, want)
+
     @pytest.mark.parametrize("sizes", [[(4, 4), (9, 9), (3, 3)], [(9, 3), (2, 1), (12, 4)]])
     def test_a_grown_table_gives_the_same(self, sizes):
         positions, like = RelativePositions(D), torch.zeros(1)
@@ -367,7 +385,7 @@ class TestStreaming:
         state, sizes = None, []
         for _ in range(5):
             _, state = model.stream(frames(16, 24), state)
-            sizes.append(state.blocks[0].keys.k.shape[2])
+            sizes.append(state.blocks[0].keys.k.shape[1])
         assert sizes == [4, 8, 8, 8, 8]  # two chunks of four
 
     @pytest.mark.parametrize(

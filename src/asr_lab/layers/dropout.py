@@ -27,8 +27,10 @@ class Dropout(nn.Module):
             return nn.functional.dropout(x, self.p)
         n = x.numel()
         draws = torch.empty((n + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        mask = (draws.view(torch.uint8)[:n].view(x.shape) < self.n_kept).to(x.dtype)
-        return x * mask.mul_(256 / self.n_kept)
+        mask = draws.view(torch.uint8)[:n].view(x.shape).to(x.dtype)
+        # n_kept - byte, cut to 0 and 1, says whether byte < n_kept. Comparing, and making floats of the bools, took 2.6
+        # times as long, and PyTorch compares bytes with 256 as if it were 0.
+        return x * mask.neg_().add_(self.n_kept).clamp_(0, 1).mul_(256 / self.n_kept)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

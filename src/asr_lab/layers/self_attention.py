@@ -1,12 +1,13 @@
 """Multi-head self-attention (Vaswani et al. 2017) and the ways in which positions enter it.
 
-One contract: `(x (B,U,D), mask (B|1, U, U) bool or None) -> (B,U,D)`, and `stream(x, cache)` for the same frames piece
-by piece. A subclass writes `scores`. Attention weights (B,H,U,K) pass through the submodule `weights`, where a hook can
-look at them.
+One contract: `(x (B,U,D), mask (B|1, 1|U, U) bool or None) -> (B,U,D)`, and `stream(x, cache)` for the same frames
+piece by piece. A subclass writes `scores`. Inside, heads and batch are one axis, heads first: all utterances have the
+same positions, so that a head needs one product with them. Attention weights (B,H,U,K) pass through the submodule
+`weights`, where a hook can look at them.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from asr_lab.layers.positions import AbsolutePositions, RelativePositions
 class KeyValues(NamedTuple):
     """What attention remembers of earlier pieces."""
 
-    k: Tensor  # (B, H, K, D/H)
-    v: Tensor  # (B, H, K, D/H)
+    k: Tensor  # (H*B, K, D/H)
+    v: Tensor  # (H*B, K, D/H)
     n_seen: int  # frames that went by, forgotten ones included
 
 
@@ -40,7 +41,7 @@ class DotSelfAttention(nn.Module):
         self.weights = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B,U,D), bool (B|1,U,U) or None: True where the row's frame may look at the column's -> (B,U,D)"""
+        """(B,U,D), bool (B|1,1|U,U) or None: True where the row's frame may look at the column's -> (B,U,D)"""
         q, k, v = self.project(x, first=0)
         return self._attend(q, k, v, mask, first_key=0)
 
@@ -49,28 +50,37 @@ class DotSelfAttention(nn.Module):
         first = cache.n_seen if cache is not None else 0
         q, k, v = self.project(x, first)
         if cache is not None:
-            k, v = torch.cat([cache.k, k], dim=2), torch.cat([cache.v, v], dim=2)
+            k, v = torch.cat([cache.k, k], dim=1), torch.cat([cache.v, v], dim=1)
         n_seen = first + x.shape[1]
-        y = self._attend(q, k, v, None, first_key=n_seen - k.shape[2])
-        start = max(0, k.shape[2] - n_kept)
-        return y, KeyValues(k[:, :, start:], v[:, :, start:], n_seen)
+        y = self._attend(q, k, v, None, first_key=n_seen - k.shape[1])
+        start = max(0, k.shape[1] - n_kept)
+        return y, KeyValues(k[:, start:], v[:, start:], n_seen)
 
     def scores(self, q: Tensor, k: Tensor, first_key: int) -> Tensor:
-        """(B,H,U,D/H), (B,H,K,D/H) whose last U are the queries' own, position of the first key -> (B,H,U,K)"""
-        return (q * (1 / math.sqrt(self.d_head))) @ k.transpose(-1, -2)
+        """(H*B,U,D/H), (H*B,K,D/H) whose last U are the queries' own, position of the first key -> (H*B,U,K)"""
+        return (q * (1 / math.sqrt(self.d_head))) @ k.transpose(1, 2)
 
     def project(self, x: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,U,D), position of the first frame -> queries, keys, values, each (B,H,U,D/H)"""
-        heads = (self.n_heads, self.d_head)
-        q, k, v = (f(x).unflatten(-1, heads).transpose(1, 2) for f in (self.linear_q, self.linear_k, self.linear_v))
+        """(B,U,D), position of the first frame -> queries, keys, values, each (H*B,U,D/H)"""
+        linears = (self.linear_q, self.linear_k, self.linear_v)
+        if self.training:  # one product is faster than three; in evaluation a hook may look at each
+            weight, bias = torch.cat([f.weight for f in linears]), torch.cat([f.bias for f in linears])
+            qkv = nn.functional.linear(x, weight, bias).unflatten(-1, (3, self.n_heads, self.d_head))
+        else:
+            qkv = torch.stack([f(x).unflatten(-1, (self.n_heads, self.d_head)) for f in linears], dim=2)
+        q, k, v = qkv.permute(2, 3, 0, 1, 4).flatten(1, 2)
         return q, k, v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first_key: int) -> Tensor:
         scores = self.scores(q, k, first_key)
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
-        weights = self.weights(scores.softmax(dim=-1))
-        return self.linear_out((weights @ v).transpose(1, 2).flatten(2))
+            # Halved, the sum stays finite: a frame that may look at nothing (padding) gets no NaN.
+            bars = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
+            bars.masked_fill_(~mask, torch.finfo(scores.dtype).min / 2)
+            scores = scores.add_(bars.expand(v.shape[0] // self.n_heads, -1, -1).repeat(self.n_heads, 1, 1))
+        by_head = scores.softmax(dim=-1).unflatten(0, (self.n_heads, -1))
+        weights = self.weights(by_head.transpose(0, 1)).transpose(0, 1).flatten(0, 1)
+        return self.linear_out((weights @ v).unflatten(0, (self.n_heads, -1)).permute(1, 2, 0, 3).flatten(2))
 
 
 class RotarySelfAttention(DotSelfAttention):
@@ -111,12 +121,20 @@ class RelPositionMultiHeadedAttention(DotSelfAttention):
         self.pos_bias_v = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n_heads, self.d_head)))
 
     def scores(self, q: Tensor, k: Tensor, first_key: int) -> Tensor:
-        p = self.linear_pos(self.positions(k.shape[2], q.shape[2], q))  # (K+U, D)
-        p = p.unflatten(-1, (self.n_heads, self.d_head)).transpose(0, 1)  # (H, K+U, D/H)
-        scale = 1 / math.sqrt(self.d_head)
-        content = ((q + self.pos_bias_u[:, None]) * scale) @ k.transpose(-1, -2)  # (B, H, U, K)
-        position = ((q + self.pos_bias_v[:, None]) * scale) @ p.transpose(-1, -2)  # (B, H, U, K+U)
-        return content + relative_shift(position, k.shape[2])
+        content, position = self._queries(q)
+        p = self.linear_pos(self.positions(k.shape[1], q.shape[1], q))  # (K+U, D)
+        p = p.unflatten(-1, (self.n_heads, self.d_head)).permute(1, 2, 0)  # (H, D/H, K+U)
+        if self.training and q.device.type == "cpu":
+            by_position = DistanceScores.apply(position, p)
+        else:
+            by_distance = (position.flatten(1, 2) @ p).unflatten(1, position.shape[1:3])  # (H, B, U, K+U)
+            by_position = relative_shift(by_distance, k.shape[1]).flatten(0, 1)
+        return by_position.baddbmm_(content.flatten(0, 1), k.transpose(1, 2))
+
+    def _queries(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """(H*B,U,D/H) -> what meets the keys and what meets the positions, each (H,B,U,D/H)"""
+        q, scale = q.unflatten(0, (self.n_heads, -1)), 1 / math.sqrt(self.d_head)
+        return (q + self.pos_bias_u[:, None, None].to(q)) * scale, (q + self.pos_bias_v[:, None, None].to(q)) * scale
 
 
 class KeyPositionMultiHeadedAttention(RelPositionMultiHeadedAttention):
@@ -130,25 +148,73 @@ class KeyPositionMultiHeadedAttention(RelPositionMultiHeadedAttention):
         self.positions = AbsolutePositions(d_model)
 
     def scores(self, q: Tensor, k: Tensor, first_key: int) -> Tensor:
-        p = self.linear_pos(self.positions(k.shape[2], q, first_key))  # (K, D)
-        p = p.unflatten(-1, (self.n_heads, self.d_head)).transpose(0, 1)  # (H, K, D/H)
-        scale = 1 / math.sqrt(self.d_head)
-        content = ((q + self.pos_bias_u[:, None]) * scale) @ k.transpose(-1, -2)  # (B, H, U, K)
-        return content + ((q + self.pos_bias_v[:, None]) * scale) @ p.transpose(-1, -2)
+        queries = torch.cat(self._queries(q), dim=-1).flatten(0, 1)  # (H*B, U, 2 D/H)
+        p = self.linear_pos(self.positions(k.shape[1], q, first_key)).unflatten(
+            -1, (self.n_heads, self.d_head)
+        )  # K,H,D/H
+        p = p.transpose(0, 1)[:, None].expand(-1, q.shape[0] // self.n_heads, -1, -1).flatten(0, 1)
+        return queries @ torch.cat([k, p], dim=-1).transpose(1, 2)  # both products in one
+
+
+class DistanceScores(torch.autograd.Function):
+    """q_i . p_{i-j} of all frames i and j, for training on a CPU: some rows at a time.
+
+    Shifted scores of U frames need 2U columns of which each row uses half, and their gradient a matrix of zeros around
+    it. A block of rows needs U columns and a few more; its zeros are written once and serve all blocks.
+    """
+
+    n_rows = 64
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, p: Tensor) -> Tensor:
+        """(H,B,U,D/H), (H,D/H,2U) for the distances U-1 .. -U -> (H*B,U,U)"""
+        ctx.save_for_backward(q, p)
+        n = q.shape[2]
+        scores = q.new_empty(q.shape[0] * q.shape[1], n, n)
+        by_head = scores.unflatten(0, q.shape[:2])
+        for rows, columns in _blocks(n):
+            block = q[:, :, rows]
+            by_distance = (block.flatten(1, 2) @ p[:, :, columns]).unflatten(1, block.shape[1:3])
+            by_head[:, :, rows] = relative_shift(by_distance, n)
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        q, p = ctx.saved_tensors
+        n, grad = q.shape[2], grads[0].unflatten(0, q.shape[:2])
+        dq, dp = torch.empty_like(q), torch.zeros_like(p)
+        by_distance = q.new_zeros(0)
+        for rows, columns in _blocks(n):
+            block = q[:, :, rows]
+            shape = (*block.shape[:3], n + block.shape[2])
+            if by_distance.shape != shape:  # the first block, and the last if it is smaller
+                by_distance = q.new_zeros(shape)
+            relative_shift(by_distance, n).copy_(grad[:, :, rows])
+            flat = by_distance.flatten(1, 2)
+            dq[:, :, rows] = (flat @ p[:, :, columns].transpose(1, 2)).unflatten(1, block.shape[1:3])
+            dp[:, :, columns] += block.flatten(1, 2).transpose(1, 2) @ flat
+        return dq, dp
+
+
+def _blocks(n: int) -> list[tuple[slice, slice]]:
+    """Rows of U, and those columns of 2U whose distances they need."""
+    n_blocks = -(-n // DistanceScores.n_rows)
+    ends = [n * (i + 1) // n_blocks for i in range(n_blocks)]
+    return [(slice(a, b), slice(n - b, 2 * n - a)) for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def relative_shift(x: Tensor, n_keys: int) -> Tensor:
-    """(B, H, U, K+U) scores by distance, from K-1 down to -U -> (B, H, U, K) scores by key.
+    """(H, B, U, K+U) scores by distance, from K-1 down to -U -> (H, B, U, K) scores by key.
 
     A view: row i of the result starts one column earlier than row i-1 (Dai et al. 2019, appendix B, without the copy).
     The last column is there so that rows of the result do not overlap in memory.
     """
-    batch, heads, n_queries, width = x.shape
+    heads, batch, n_queries, width = x.shape
     strides = (x.stride(0), x.stride(1), width - 1, 1)
-    return x.as_strided((batch, heads, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
+    return x.as_strided((heads, batch, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
 
 
 def _turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
-    """(B,H,U,D/H), (U,D/H/2) each -> (B,H,U,D/H)"""
+    """(H*B,U,D/H), (U,D/H/2) each -> (H*B,U,D/H)"""
     a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
