@@ -293,10 +293,7 @@ class TestPositions:
         outputs = []
         for by_blocks in (True, False):
             a, b = q.clone().requires_grad_(), p.clone().requires_grad_()
-            if by_blocks:
-                scores = DistanceScores.apply(a, b)
-            else:
-                scores = relative_shift((a @ b[:, None]), n).flatten(0, 1)
+            scores = DistanceScores.apply(a, b) if by_blocks else relative_shift(a @ b[:, None], n).flatten(0, 1)
             weights = torch.randn(scores.shape, dtype=torch.double, generator=torch.Generator().manual_seed(3))
             (scores * weights).sum().backward()
             outputs.append((scores, a.grad, b.grad))
