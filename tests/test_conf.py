@@ -36,7 +36,18 @@ def test_every_group_is_in_the_schema_and_back():
     assert fields == {g.partition("/")[0] for g in GROUPS} - {"debug"} | {"data"}
 
 
-@pytest.mark.parametrize(("group", "choice"), [(g, c) for g in GROUPS for c in choices(g)])
+# Every encoder is held to more than two steps in test_encoders.py, so a few say enough here.
+QUICK = {"encoder": ("bilstm", "conformer", "quartznet", "transformer_streaming"), "encoder/cell": ("ligru",)}
+QUICK |= {"encoder/attention": ("relative", "additive"), "encoder/subsampling": ("conv2d4",)}
+
+
+def marks(group: str, choice: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if choice not in QUICK.get(group, (choice,)) else []
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [pytest.param(g, c, marks=marks(g, c)) for g in GROUPS for c in choices(g)]
+)
 def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     from asr_lab.train import train
 

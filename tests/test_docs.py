@@ -150,6 +150,7 @@ def tiny(argv: list[str], quick: bool = True) -> list[str]:
         return []
     words = " ".join(argv)
     extra = [] if "logger=" in words else ["logger=none"]
+    extra += [] if "size=" in words else ["size=tiny"]
     extra += [] if "data=" in words or "encoder_x_clipping" in words else TINY_CORPUS
     for axis in QUICK.get(argv[1], []) if quick and argv[0] == "sweep" else []:
         extra += [] if axis.split("=")[0] + "=" in words else [axis]
