@@ -10,10 +10,10 @@ from asr_lab.optim.groups import parameter_groups
 from asr_lab.optim.schedules import constant, warmup_cosine
 from asr_lab.sweep.cell import resolved
 
-from .conftest import choices, composed, tiny
+from .conftest import choices, composed, families, tiny
 
 
-@pytest.mark.parametrize("encoder", choices("encoder"))
+@pytest.mark.parametrize("encoder", families("bilstm", "conformer", "quartznet", "mamba"))
 def test_every_parameter_is_in_one_group_and_vectors_do_not_decay(encoder, tones):
     task = build(resolved(composed(*tiny(tones, f"encoder={encoder}")))).task
     decayed, plain = parameter_groups(task, 0.1)

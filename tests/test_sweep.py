@@ -22,7 +22,7 @@ experiment: tiny
 question: which clipping?
 grid:
   clipping: [none, norm]
-  seed: [1, 2]
+  seed: [1]
 """
 
 
@@ -51,13 +51,11 @@ def cells(here: Path) -> list[Path]:
 def test_every_cell_ran_with_its_own_folder(swept, asr_lab):
     here, _, done = swept
     results = [json.loads((c / "result.json").read_text()) for c in cells(here)]
-    assert [r["status"] for r in results] == ["done"] * 4
-    assert {(r["factors"]["clipping"], r["factors"]["seed"]) for r in results} == {
-        (c, s) for c in ("none", "norm") for s in (1, 2)
-    }
+    assert [r["status"] for r in results] == ["done"] * 2
+    assert {(r["factors"]["clipping"], r["factors"]["seed"]) for r in results} == {("none", 1), ("norm", 1)}
     assert all((c / ".hydra" / "overrides.yaml").exists() and (c / "train.log").exists() for c in cells(here))
-    assert "4 cells, 0 done already" in done.stderr
-    assert "[4/4] done" in done.stderr
+    assert "2 cells, 0 done already" in done.stderr
+    assert "[2/2] done" in done.stderr
 
 
 def test_the_plan_names_every_cell(swept, asr_lab):
@@ -65,20 +63,20 @@ def test_the_plan_names_every_cell(swept, asr_lab):
     plan = json.loads((here / "outputs" / "tiny" / "sweep.json").read_text())
     assert plan["question"] == "which clipping?"
     assert plan["command"].startswith("asr-lab sweep tiny")
-    assert plan["axes"] == {"clipping": ["none", "norm"], "seed": [1, 2]}
+    assert plan["axes"] == {"clipping": ["none", "norm"], "seed": [1]}
     assert {c["name"] for c in plan["cells"]} == {c.name for c in cells(here)}
 
 
 def test_repeating_runs_nothing_and_extending_runs_the_rest(swept, asr_lab):
     here, overrides, _ = swept
     stamps = {c: (c / "result.json").stat().st_mtime_ns for c in cells(here)}
-    again = asr_lab("sweep", "tiny", *overrides, "seed=1,2,3", "clipping=norm", cwd=here)
+    again = asr_lab("sweep", "tiny", *overrides, "seed=1,2", "clipping=norm", cwd=here)
     assert again.returncode == 0, again.stderr
-    assert "3 cells, 2 done already" in again.stderr
-    assert len(cells(here)) == 5
+    assert "2 cells, 1 done already" in again.stderr
+    assert len(cells(here)) == 3
     assert all((c / "result.json").stat().st_mtime_ns == t for c, t in stamps.items())
     plan = json.loads((here / "outputs" / "tiny" / "sweep.json").read_text())
-    assert len(plan["cells"]) == 5  # those of the first launch stay in the plan
+    assert len(plan["cells"]) == 3  # those of the first launch stay in the plan
 
 
 def test_the_report_reads_what_the_sweep_wrote(swept, asr_lab):
@@ -111,7 +109,7 @@ def test_mistakes_in_a_grid_start_nothing(swept, asr_lab):
     before = len(cells(here))
     assert "no such choice" in only_line(asr_lab("sweep", "tiny", *overrides, "clipping=norm,nrom", cwd=here))
     assert "no such key" in only_line(asr_lab("sweep", "tiny", *overrides, "clipping.treshold=1,2", cwd=here))
-    bad = EXPERIMENT.replace("seed: [1, 2]", "seed: 3")
+    bad = EXPERIMENT.replace("seed: [1]", "seed: 3")
     (here / "experiments" / "bad.yaml").write_text(bad)
     only_line(asr_lab("sweep", "bad", *overrides, cwd=here))
     assert len(cells(here)) == before
