@@ -23,7 +23,7 @@ class Past:
     def extend(self, x: Tensor, n_frames: int) -> Tensor:
         """(B,T,D) -> (B,n_frames+T,D): the frames before this piece in front, zeros at the beginning"""
         before = next(self._before, None)
-        x = torch.cat([x.new_zeros(len(x), n_frames, x.shape[2]) if before is None else before, x], dim=1)
+        x = torch.cat([x.new_zeros(x.shape[0], n_frames, x.shape[2]) if before is None else before, x], dim=1)
         self.state.append(x[:, x.shape[1] - n_frames :])
         return x
 

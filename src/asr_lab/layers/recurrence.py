@@ -47,7 +47,7 @@ class Recurrence(nn.Module):
         A frame depends on no later one, so that padding behind the valid frames changes none of them.
         """
         if state is None:
-            state = tuple(x.new_zeros(len(x), self.out_dim) for _ in range(self.n_states))
+            state = tuple(x.new_zeros(x.shape[0], self.out_dim) for _ in range(self.n_states))
         if x.is_meta:
             states = self.step(self.project(x, mask), tuple(s[:, None].expand(-1, x.shape[1], -1) for s in state))
             return states[0], tuple(s[:, -1] for s in states)

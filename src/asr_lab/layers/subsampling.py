@@ -41,7 +41,7 @@ class Stacking(FrameStacking):
         self.receptive_field = ReceptiveField(0, n_stacked - 1, stride)
 
     def stream(self, feats: Tensor, state: None) -> tuple[Tensor, None]:
-        lens = torch.full((len(feats),), feats.shape[1], device=feats.device)
+        lens = torch.full((feats.shape[0],), feats.shape[1], device=feats.device)
         return self(feats, lens)[0], None
 
 
