@@ -9,7 +9,7 @@ from asr_lab.report.svg import N_COLOURS, style
 
 KINDS = ("recurrent", "convolution, state space", "self-attention")
 TITLE = "Time and memory of a training step over the length of the utterances"
-PLOT_W, PLOT_H, LABEL_W, TOP, GAP, LEFT = 190, 200, 120, 46, 74, 54
+PLOT_W, PLOT_H, LABEL_W, TOP, GAP, LEFT = 190, 200, 140, 46, 74, 54
 LINE = 13  # least distance of two labels
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b57b00", "#56b4e9", "#333333")
 DARK = ("#3d9be0", "#ee7733", "#1fbf92", "#dd9bc0", "#f0b429", "#7cc8f2", "#dddddd")
