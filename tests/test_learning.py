@@ -29,8 +29,8 @@ def run_cell(folder: Path, *overrides: str) -> dict:
 
 @needs_corpora
 def test_bilstm_learns_an4(tmp_path):
-    """Ten epochs; the development set was near 72 % WER after eight at half this learning rate."""
-    result = run_cell(tmp_path / "run", "data=an4", "encoder=bilstm", "trainer.max_epochs=10", "optimizer.lr=2e-3")
+    """The development set was at 56 % WER after ten epochs of ten, and falls further with more."""
+    result = run_cell(tmp_path / "run", "data=an4", "encoder=bilstm", "trainer.max_epochs=14", "optimizer.lr=2e-3")
     assert result["metrics"]["test/wer"] < 0.6
 
 
