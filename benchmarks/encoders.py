@@ -5,7 +5,7 @@
 
 Tables go to the terminal. With `--json` the parts that were measured replace those in FILE, and the others stay;
 `--write-docs` puts what is in FILE into docs/encoders_speed.md and its picture. Other libraries are installed once, in
-environments of their own in the cache. Everything together takes about 20 minutes on one core.
+environments of their own in the cache. Everything together takes about half an hour.
 """
 
 import argparse
