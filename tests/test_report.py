@@ -349,6 +349,23 @@ def test_without_a_plan_the_cells_speak_for_themselves(tmp_path):
     assert s.experiment.name == "x"
 
 
+def test_what_follows_from_a_choice_is_no_factor_beside_it(tmp_path):
+    inside = {
+        "bilstm": {"encoder/subsampling": "stack"},
+        "conformer": {"encoder/subsampling": "depthwise4", "encoder/a": "b"},
+    }
+    for encoder, choices in inside.items():
+        for clipping in ("none", "norm"):
+            factors = {"encoder": encoder, "clipping": clipping, "seed": 1, **choices}
+            write_cell(tmp_path / "x" / f"{encoder}-{clipping}", factors, 0.2)
+    s = summarise(collect(tmp_path / "x"))
+    assert set(s.swept) == {"clipping", "encoder"}
+    assert s.fixed == {"decoder": "ctc"}
+    other = {"encoder": "conformer", "clipping": "norm", "seed": 1, "encoder/subsampling": "conv2d4"}
+    write_cell(tmp_path / "x" / "other", other, 0.2)
+    assert "encoder/subsampling" in summarise(collect(tmp_path / "x")).swept
+
+
 def test_one_seed_is_said(tmp_path):
     for e in ("a", "b"):
         write_cell(tmp_path / "x" / e, {"encoder": e, "seed": 1}, 0.2)

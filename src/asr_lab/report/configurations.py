@@ -110,11 +110,23 @@ def _best_val(cell: Cell, score: str) -> float:
 
 
 def swept_factors(experiment: Experiment) -> list[str]:
-    """Factors that differ between planned cells, in the order of the plan's axes, then of the cells; never the seed."""
+    """Factors that differ between planned cells, in the order of the plan's axes, then of the cells; never the seed.
+
+    A choice inside a group (`encoder/subsampling`) that follows from the group's own choice is no factor beside it.
+    """
     cells = [c for c in experiment.cells if c.planned]
     keys = dict.fromkeys([*experiment.axes, *(k for c in cells for k in c.factors)])
     values = {k: {c.factors[k] for c in cells if k in c.factors} for k in keys}
-    return [k for k in keys if k != "seed" and len(values[k]) > 1]
+    return [
+        k for k in keys if k != "seed" and len(values[k]) > 1 and not (_follows(k, cells) and k not in experiment.axes)
+    ]
+
+
+def _follows(key: str, cells: list[Cell]) -> bool:
+    """Whether each choice of a group comes with one choice of the group inside it."""
+    group, inside, _ = key.partition("/")
+    pairs = {(c.factors.get(group), c.factors.get(key)) for c in cells}
+    return bool(inside) and len(pairs) == len({outer for outer, _ in pairs})
 
 
 def scored_sets(cells: Iterable[Cell]) -> list[ScoredSet]:

@@ -50,7 +50,9 @@ def summarise(experiment: Experiment) -> Summary:
     planned = [c for c in experiment.cells if c.planned]
     rows = configurations(experiment, N_RESAMPLES, LEVEL, SEED)
     swept = swept_factors(experiment)
-    fixed = sorted({k for c in planned for k in c.factors} - {*swept, "seed"})
+    values = {k: {c.factors[k] for c in planned if k in c.factors} for c in planned for k in c.factors}
+    everywhere = [k for k in values if all(k in c.factors for c in planned)]
+    fixed = sorted(k for k in everywhere if len(values[k]) == 1 and k not in {*swept, "seed"})
     sets = scored_sets(planned)
     return Summary(
         experiment=experiment,
