@@ -89,6 +89,7 @@ def test_the_report_reads_what_the_sweep_wrote(swept, asr_lab):
     assert str(Path("outputs/tiny/report.html")) in done.stdout
 
 
+@pytest.mark.slow
 def test_a_failing_cell_stops_no_other_and_is_named(swept, asr_lab):
     here, overrides, _ = swept
     done = asr_lab("sweep", "tiny", *overrides, "clipping=norm", "clipping.threshold=-1,2", "seed=1", cwd=here)
