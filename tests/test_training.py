@@ -33,7 +33,7 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
     batch = next(iter(parts.data.loader("train")))
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(parts.task.parameters(), lr=1e-2)
-    parts.task.log = lambda *a, **k: None  # no trainer here
+    parts.task.log_dict = lambda *a, **k: None  # no trainer here
     for step in range(400):
         optimizer.zero_grad()
         loss = parts.task.step(batch, "train")

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
@@ -15,12 +15,15 @@ from asr_lab.data.speech import SpeechData
 from asr_lab.errors import ConfigError, nearest
 from asr_lab.frontend import Frontend
 from asr_lab.task import SpeechTask
+from asr_lab.text.tokenizer import Tokenizer
 
 # What build.py itself passes to the partial of each group.
 GIVEN = {
     "tokenizer": {"train_texts"},
     "encoder": {"in_dim"},
     "decoder": {"in_dim", "n_labels"},
+    "decoding": {"decoder", "lm", "tokenizer", "train_texts"},
+    "lm": {"tokenizer", "train_texts"},
     "optimizer": {"params"},
     "schedule": {"total_steps"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
@@ -45,32 +48,99 @@ def build(config: dict[str, Any]) -> Parts:
     """
     check(config)
     # What is quick to build comes first: a wrong threshold should not wait for a corpus.
-    frontend = make(config, "frontend")
-    optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
-    head = call(config, "frontend", frontend.head, in_dim=frontend.out_dim)
-    encoder = call(config, "encoder", in_dim=head.out_dim)
-    data = build_data(config, frontend)
-    decoder = call(config, "decoder", in_dim=encoder.out_dim, n_labels=len(data.tokenizer))
+    outline = Outline.of(config)
+    data = build_data(config, outline.frontend)
+    task = _task(config, outline, data.tokenizer, (u.text for u in data.corpus.splits["train"]))
 
     def output_lengths(lens: Tensor) -> Tensor:
-        return encoder.output_lengths(head.output_lengths(lens))
+        return task.encoder.output_lengths(task.head.output_lengths(lens))
 
-    data.check_frames(output_lengths, decoder.min_frames)
+    data.check_frames(output_lengths, task.decoder.min_frames)
     if data.open_cache(make(config, "cache"), identity(config)):
-        data.check_frames(output_lengths, decoder.min_frames)
-    task = SpeechTask(
-        head=head,
-        encoder=encoder,
-        decoder=decoder,
-        tokenizer=data.tokenizer,
-        optimizer=optimizer,
-        weight_decay=config["optimizer"].get("weight_decay", 0.0),
-        schedule=schedule,
-        clipper=clipper,
-        max_nonfinite_steps=config["max_nonfinite_steps"],
-        score=data.corpus.score,
-    )
+        data.check_frames(output_lengths, task.decoder.min_frames)
     return Parts(data, task)
+
+
+def build_task(config: dict[str, Any], tokenizer: Tokenizer, train_texts: Iterable[str]) -> tuple[Frontend, SpeechTask]:
+    """The front-end and the task without a corpus: what using a trained run takes. `train_texts` is read only by a
+    search or language model that is made from the training transcripts.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    check(config)
+    outline = Outline.of(config)
+    return outline.frontend, _task(config, outline, tokenizer, train_texts)
+
+
+class Outline(NamedTuple):
+    """What needs no corpus."""
+
+    frontend: Frontend
+    head: Any
+    encoder: Any
+    optimizer: Callable
+    schedule: Callable
+    clipper: Any
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "Outline":
+        frontend = make(config, "frontend")
+        optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
+        head = call(config, "frontend", frontend.head, in_dim=frontend.out_dim)
+        encoder = call(config, "encoder", in_dim=head.out_dim)
+        return cls(frontend, head, encoder, optimizer, schedule, clipper)
+
+
+def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_texts: Iterable[str]) -> SpeechTask:
+    decoder = call(config, "decoder", in_dim=outline.encoder.out_dim, n_labels=len(tokenizer))
+    if hasattr(decoder, "attach"):
+        decoder.attach(outline.encoder)
+    search, lm = build_search(config, decoder, tokenizer, train_texts)
+    return SpeechTask(
+        head=outline.head,
+        encoder=outline.encoder,
+        decoder=decoder,
+        search=search,
+        lm=lm,
+        tokenizer=tokenizer,
+        optimizer=outline.optimizer,
+        weight_decay=config["optimizer"].get("weight_decay", 0.0),
+        schedule=outline.schedule,
+        clipper=outline.clipper,
+        max_nonfinite_steps=config["max_nonfinite_steps"],
+        score=config["data"].get("score", "wer"),
+    )
+
+
+def build_search(config: dict[str, Any], decoder: Any, tokenizer: Tokenizer, train_texts: Iterable[str]) -> tuple:
+    """(search, language model) of a configuration around a decoder.
+
+    Raises:
+        ConfigError: they do not fit each other.
+    """
+    texts = Texts(train_texts)
+    lm = make(config, "lm")
+    if callable(lm):
+        lm = call(config, "lm", lm, tokenizer=tokenizer, train_texts=texts)
+    given = {"decoder": decoder, "lm": lm, "tokenizer": tokenizer, "train_texts": texts}
+    search = make(config, "decoding")
+    wanted = inspect.signature(search).parameters
+    if lm.in_search and "lm" not in wanted:
+        raise ConfigError("conf/decoding: this search takes no language model; set lm.use=rescoring, or lm=none")
+    return call(config, "decoding", search, **{k: v for k, v in given.items() if k in wanted}), lm
+
+
+class Texts:
+    """Transcripts that can be read again and again, and are only read if anyone asks."""
+
+    def __init__(self, texts: Iterable[str]):
+        self._texts: Iterable[str] = texts
+
+    def __iter__(self) -> Iterator[str]:
+        if not isinstance(self._texts, list):
+            self._texts = list(self._texts)
+        return iter(self._texts)
 
 
 def build_data(config: dict[str, Any], frontend: Frontend) -> SpeechData:
@@ -198,4 +268,4 @@ def _is_union(annotation: Any) -> bool:
 
 _NUMBERS = {int, float, bool, types.NoneType}
 
-__all__ = ["Parts", "build", "build_data", "call", "check", "identity", "make"]
+__all__ = ["Parts", "build", "build_data", "build_search", "build_task", "call", "check", "identity", "make"]

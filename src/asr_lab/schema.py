@@ -44,6 +44,8 @@ class Config:
     tokenizer: Any = MISSING
     encoder: Any = MISSING
     decoder: Any = MISSING
+    decoding: Any = MISSING  # chosen by the decoder's YAML unless it is given
+    lm: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING

@@ -10,13 +10,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from asr_lab.clipping import Clipper, global_norm, gradients
 from asr_lab.decoders import Decoder
+from asr_lab.decoding import Search
 from asr_lab.encoders import Encoder
 from asr_lab.errors import DataError, ExplodedError
 from asr_lab.frontend import Head
+from asr_lab.lm import Fusion, NoFusion
 from asr_lab.metrics.wer import ErrorRates, utterance_errors
 from asr_lab.optim.groups import parameter_groups
 from asr_lab.text.tokenizer import Tokenizer
-from asr_lab.types import Batch
+from asr_lab.types import Batch, Hypothesis
 
 
 class SpeechTask(LightningModule):
@@ -31,6 +33,8 @@ class SpeechTask(LightningModule):
         head: Head,
         encoder: Encoder,
         decoder: Decoder,
+        search: Search,
+        lm: Fusion | NoFusion,
         tokenizer: Tokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
@@ -42,6 +46,10 @@ class SpeechTask(LightningModule):
         super().__init__()
         self.head = head
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
+        # Neither is a module: a language model's weights are not this task's to train and to save.
+        self.search, self.lm = search, lm
+        # What using the trained weights takes beside them; saved in every checkpoint.
+        self.belongings: dict[str, Any] = {"tokenizer": tokenizer}
         self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
         self.clipper, self.max_nonfinite_steps, self.score_by = clipper, max_nonfinite_steps, score
         self.val_rates, self.test_rates = ErrorRates(), ErrorRates()  # one a split, reset after each epoch
@@ -75,9 +83,9 @@ class SpeechTask(LightningModule):
         n_labels = batch.label_lens.sum()
         loss = losses.sum() / n_labels
         is_train = stage == "train"
-        self.log(
-            f"{stage}/loss",
-            loss,
+        terms = {f"loss_{k}": v.sum() / n_labels for k, v in getattr(self.decoder, "terms", {}).items()}
+        self.log_dict(
+            {f"{stage}/{k}": v for k, v in {"loss": loss, **terms}.items()},
             on_step=is_train,
             on_epoch=not is_train,
             batch_size=int(n_labels),
@@ -102,11 +110,18 @@ class SpeechTask(LightningModule):
 
     def transcribe(self, batch: Batch, hidden: Tensor, lens: Tensor) -> list[dict[str, Any]]:
         """One row an utterance: id, reference, hypothesis and their errors."""
-        texts = [" ".join(self.tokenizer.decode(h.labels).split()) for h in self.decoder.decode(hidden, lens)]
+        texts = [self.text(found[0]) for found in self.decode(hidden, lens)]
         return [
             {"id": i, "ref": ref, "hyp": hyp, **utterance_errors(ref, hyp, self.score_by)}
             for i, ref, hyp in zip(batch.ids, batch.texts, texts, strict=True)
         ]
+
+    def decode(self, hidden: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
+        """(B,U,D), (B,) -> each utterance's hypotheses, the best first, a language model's opinion included"""
+        return [self.lm.rescored(found) for found in self.search(hidden, lens)]
+
+    def text(self, hypothesis: Hypothesis) -> str:
+        return " ".join(self.tokenizer.decode(hypothesis.labels).split())
 
     def on_validation_epoch_start(self) -> None:
         self.hyps["val"].clear()
@@ -178,6 +193,7 @@ class SpeechTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["counts"] = dict(self.counts)
+        checkpoint["belongings"] = self.belongings
         checkpoint["clipper"] = self.clipper.state_dict() if hasattr(self.clipper, "state_dict") else None  # pyright: ignore
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -71,6 +71,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             encoder=_encoder_cost(parts),
         )
 
+    parts.task.belongings["moments"] = parts.data.moments()
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = _checkpoint_place(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)

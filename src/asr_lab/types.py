@@ -50,4 +50,5 @@ class Hypothesis(NamedTuple):
     """One decoded utterance."""
 
     labels: list[int]
-    score: float  # log-probability under the search's own score
+    score: float  # log-probability under the search's own score, a language model's share included
+    frames: list[int] | None = None  # encoder frame at which each label was said, where the search knows

@@ -110,6 +110,12 @@ class SpeechData:
         same.train = dataset.train
         return same
 
+    def moments(self) -> Moments | None:
+        """The training split's, where `frontend/cmvn=global` normalises everything by them."""
+        if self.pipeline.frontend.cmvn.scope != "global":
+            return None
+        return self.datasets["train"].shared_moments()[None]
+
     def sampler(self, dataset: "Utterances", shuffle: bool, rank: int = 0, world_size: int = 1) -> Any:
         """What decides which utterances form a batch, and in which order."""
         given = {"lengths": dataset.seconds, "shuffle": shuffle, "seed": self.seed}

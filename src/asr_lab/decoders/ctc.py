@@ -4,12 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.dropout import Dropout
-from asr_lab.layers.masks import valid_frames
-from asr_lab.types import Hypothesis
 
 
 class CtcDecoder(nn.Module):
-    """Linear output layer over the vocabulary and a blank; greedy (best path) search.
+    """Linear output layer over the vocabulary and a blank.
 
     The blank is id 0 inside; labels of the tokenizer are shifted by one on the way in and out.
     """
@@ -36,18 +34,6 @@ class CtcDecoder(nn.Module):
         # zero_infinity stays off: an impossible utterance is bad data and must be seen, not hidden.
         loss = nn.functional.ctc_loss(log_probs, targets, lens, label_lens, blank=self.BLANK, reduction="none")
         return loss.to(device)
-
-    @torch.no_grad()
-    def decode(self, hidden: Tensor, lens: Tensor) -> list[Hypothesis]:
-        """(B,U,D), (B,) -> best path of each utterance, repeats merged, blanks dropped"""
-        scores, path = self.log_probs(hidden).max(dim=-1)  # (B, U) both
-        valid = valid_frames(lens, path.shape[1])
-        starts = torch.ones_like(valid)
-        starts[:, 1:] = path[:, 1:] != path[:, :-1]
-        keep = (valid & starts & (path != self.BLANK)).cpu()
-        totals = (scores * valid).sum(dim=1).tolist()
-        path = path.cpu() - 1
-        return [Hypothesis(row[k].tolist(), total) for row, k, total in zip(path, keep, totals, strict=True)]
 
     def min_frames(self, labels: Tensor, label_lens: Tensor) -> Tensor:
         """(B,L), (B,) -> (B,): one frame a label, and a blank between equal neighbours"""

@@ -123,8 +123,8 @@ def swept_factors(experiment: Experiment) -> list[str]:
 
 
 def _follows(key: str, cells: list[Cell]) -> bool:
-    """Whether each choice of a group comes with one choice of the group inside it."""
-    group, inside, _ = key.partition("/")
+    """Whether each choice of a group comes with one choice of the group inside it (or of the search, for a decoder)."""
+    group, inside, _ = ("decoder", "/", "") if key == "decoding" else key.partition("/")
     pairs = {(c.factors.get(group), c.factors.get(key)) for c in cells}
     return bool(inside) and len(pairs) == len({outer for outer, _ in pairs})
 

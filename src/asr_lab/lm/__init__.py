@@ -1,0 +1,9 @@
+"""Language models over the tokenizer's labels, and how a search makes use of one.
+
+A model has the contract `Scorer` of asr_lab.decoding with `begin(n, device)`, is built with the `tokenizer` and the
+`train_texts` (those that its signature names), and scores sentences: label V ends one.
+"""
+
+from asr_lab.lm.fusion import Fusion, NoFusion
+
+__all__ = ["Fusion", "NoFusion"]
