@@ -2,7 +2,8 @@
 
 The ```bash and ```python blocks of a page are run top to bottom in one shell, in a folder of the page's own, as a
 reader would; a block with a file's title is written there first. A comment right above a block may say otherwise:
-`<!-- slow: reason -->` leaves it to `make test-slow`, `<!-- not run: reason -->` to nobody. Runs are made small by
+`<!-- slow: reason -->` leaves it to `make test-slow`, where it runs alone, or after the page's quick blocks above it if
+the reason says "after the above"; `<!-- not run: reason -->` to nobody. Runs are made small by
 overrides after the command's own, and commands are answered by a process that has everything imported.
 """
 
@@ -76,6 +77,8 @@ def runs(page: str, slow: bool) -> list[Block]:
     return [b for b in BLOCKS[page] if b.is_command and not b.skip and bool(b.slow) == slow]
 
 
+AFTER = "after the above"
+
 # The commands
 
 
@@ -99,7 +102,8 @@ def test_slow_commands_run(page, block, tmp_path):
         "from asr_lab.cli import main\nsys.argv += tiny(sys.argv[1:], quick=False)\nmain()\n"
     )
     command.chmod(0o755)
-    carry_out(page, [block], tmp_path, command.parent)
+    before = [b for b in runs(page, slow=False) if b.line < block.line] if AFTER in block.slow else []
+    carry_out(page, [*before, block], tmp_path, command.parent)
 
 
 def carry_out(page: str, todo: list[Block], folder: Path, commands: Path) -> None:
