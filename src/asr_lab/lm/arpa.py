@@ -38,11 +38,9 @@ def read_arpa(path: Path) -> Backoff:
     path = Path(path).expanduser()
     try:
         with open(path, "rb") as f:
-            head = f.read(64)
-            if head.startswith(b"mmap lm"):
+            if f.read(7) == b"mmap lm":
                 raise DataError(f"{path}: this is a binary file of KenLM, not ARPA; use lm=kenlm lm.model.file={path}")
-            f.seek(0)
-            return _read(path, gzip.open(f) if head.startswith(b"\x1f\x8b") else f)  # pyright: ignore[reportArgumentType]
+            return _read(path, unzipped(f))
     except (OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: the language model cannot be read ({why})") from None
@@ -55,13 +53,26 @@ def read_vocabulary(path: Path) -> list[str]:
         DataError: as `read_arpa`.
     """
     with open(path, "rb") as f:
-        zipped = f.read(2) == b"\x1f\x8b"
-        f.seek(0)
-        lines: _Lines = enumerate(gzip.open(f) if zipped else f, 1)  # pyright: ignore[reportArgumentType]
+        lines: _Lines = enumerate(unzipped(f), 1)
         _counts(path, lines)
         index: dict[bytes, int] = {}
         _section(path, lines, 1, index)
-    return [word.decode() for word in index]
+    return _words(path, index)
+
+
+def unzipped(f: BinaryIO) -> BinaryIO:
+    """A file from its beginning, whether it is gzipped or not."""
+    f.seek(0)
+    is_zipped = f.read(2) == b"\x1f\x8b"
+    f.seek(0)
+    return gzip.GzipFile(fileobj=f) if is_zipped else f  # pyright: ignore[reportReturnType]
+
+
+def _words(path: Path, index: dict[bytes, int]) -> list[str]:
+    try:
+        return [word.decode() for word in index]
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: it is not UTF-8; convert it") from None
 
 
 def _read(path: Path, f: BinaryIO) -> Backoff:
@@ -69,17 +80,14 @@ def _read(path: Path, f: BinaryIO) -> Backoff:
     counts, index, sections, head = _counts(path, lines), {}, [], b""
     for order, count in enumerate(counts, 1):
         if order > 1 and head != b"\\%d-grams:" % order:
-            raise DataError(f"{path}: '\\{order}-grams:' expected, {head.decode(errors='replace')!r} came")
+            raise DataError(f"{path}: '\\{order}-grams:' expected, '{_shown(head)}' came")
         section, head = _section(path, lines, order, index)
         if len(section.numbers) != count:
             raise DataError(f"{path}: {len(section.numbers)} {order}-grams, but its head says {count}; is it whole?")
         sections.append(section)
     if head != b"\\end\\":
-        raise DataError(f"{path}: '\\end\\' expected, {head.decode(errors='replace')!r} came")
-    try:
-        words = [word.decode() for word in index]
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: it is not UTF-8; convert it") from None
+        raise DataError(f"{path}: '\\end\\' expected, '{_shown(head)}' came")
+    words = _words(path, index)
     for word in (BEGIN, END):
         if word not in words:
             raise DataError(f"{path}: '{word}' is not among its words; a model of sentences has it")
@@ -107,7 +115,7 @@ def _counts(path: Path, lines: _Lines) -> list[int]:
         order, equals, count = line.removeprefix(b"ngram").partition(b"=")
         if not equals or order.strip() != b"%d" % (len(counts) + 1) or not count.strip().isdigit():
             wanted = f"'ngram {len(counts) + 1}=' and a count, or '\\1-grams:'"
-            raise DataError(f"{path}:{number}: {wanted} expected, {line.decode(errors='replace')!r} came")
+            raise DataError(f"{path}:{number}: {wanted} expected, '{_shown(line)}' came")
         counts.append(int(count))
     raise DataError(f"{path}: it ends within its head; is it whole?")
 
@@ -124,11 +132,13 @@ def _section(path: Path, lines: _Lines, order: int, index: dict[bytes, int]) -> 
         try:
             backoff = float(fields[order + 1]) if len(fields) > order + 1 else 0.0
             log_prob, words = float(fields[0]), fields[1 : order + 1]
-            if order == 1:
-                index.setdefault(words[0], len(index))
+            if order == 1 and index.setdefault(words[0], len(index)) != len(section.numbers):
+                raise DataError(f"{path}:{number}: 1-gram '{_shown(words[0])}': it was there before")
             section.ids.extend([index[word] for word in words])
-            if not order + 1 <= len(fields) <= order + 2 or not log_prob <= 0 or not math.isfinite(backoff):
+            if not order + 1 <= len(fields) <= order + 2 or not -math.inf < log_prob <= 0 or not math.isfinite(backoff):
                 raise ValueError
+        except DataError:
+            raise
         except (ValueError, IndexError, KeyError) as error:
             raise DataError(f"{path}:{number}: {_why(fields, order, error)}") from None
         section.numbers.append(number)
@@ -138,13 +148,17 @@ def _section(path: Path, lines: _Lines, order: int, index: dict[bytes, int]) -> 
 
 
 def _why(fields: list[bytes], order: int, error: Exception) -> str:
-    line = b" ".join(fields).decode(errors="replace")[:60]
+    line = _shown(b" ".join(fields))
     if isinstance(error, KeyError):
-        return f"'{error.args[0].decode(errors='replace')}' is not among the 1-grams ({line!r})"
+        return f"'{_shown(error.args[0])}' is not among the 1-grams ('{line}')"
     return (
-        f"not a {order}-gram ({line!r}); a line is a log10 probability of at most 0, {order} "
+        f"not a {order}-gram ('{line}'); a line is a finite log10 probability of at most 0, {order} "
         f"word{'s' * (order > 1)}, and a finite back-off weight or none"
     )
+
+
+def _shown(line: bytes) -> str:
+    return line.decode(errors="replace")[:60]
 
 
 def _grams(section: _Section, order: int) -> Grams:

@@ -1,4 +1,4 @@
-"""Any n-gram model as a deterministic automaton over the tokenizer's labels, with tables that fill as states are met."""
+"""Any n-gram model as a deterministic automaton over the tokenizer's labels, its tables filled as states are met."""
 
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from asr_lab.lm.backoff import Floats, Ints
 
+_AT_ONCE = 1 << 16  # automata of up to so many states are filled whole, which takes less than filling them bit by bit
 _DENSE = 1 << 23  # automata of up to so many states find their rows in an array (4 bytes a state), others in a dict
 
 
@@ -41,11 +42,13 @@ class Automaton:
 
     def scores(self, state: Tensor) -> Tensor:
         tables = self._on(state.device)
-        return tables.scores[tables.rows_of(state)]
+        rows = tables.rows_of(state)
+        return tables.scores.index_select(0, rows)
 
     def advance(self, state: Tensor, labels: Tensor) -> Tensor:
         tables = self._on(state.device)
-        return tables.after[tables.rows_of(state), labels]
+        rows = tables.rows_of(state)  # before the table is looked at: it may be a new one afterwards
+        return tables.after[rows, labels]
 
     def select(self, state: Tensor, rows: Tensor) -> Tensor:
         return state[rows]
@@ -65,6 +68,8 @@ class _Tables:
         self._index = _Dense(source.n_states or 0, device) if is_dense else _Sparse(device)
         self._n = 0
         self.scores, self.after = self._room(0)
+        if source.n_states is not None and source.n_states <= min(self.most, _AT_ONCE):
+            self._fill(torch.arange(source.n_states, device=device))
 
     def rows_of(self, state: Tensor) -> Tensor:
         """(N,) -> the rows (N,) of these states, which are there afterwards"""

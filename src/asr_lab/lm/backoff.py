@@ -37,8 +37,11 @@ class Backoff:
         BadGram: an n-gram comes twice, or without the shorter one it begins with.
     """
 
+    empty = 0
+
     def __init__(self, words: list[str], begin: int, end: int, unknown: int | None, grams: list[Grams]):
-        self.words, self.begin, self.end, self.unknown = words, begin, end, unknown
+        self.words, self.end, self.unknown = words, end, unknown
+        self.begin: int | None = begin
         self.order, self._n = len(grams), len(words)
         # Node i has the i-th smallest key, parent * n_words + word: searching a key finds a child.
         self._keys = np.full(1, -1, dtype=np.int64)
@@ -47,8 +50,9 @@ class Backoff:
         for order, level in enumerate(grams, 1):
             self._append(order, level)
         # Of each node that can be a context, where its children begin.
-        self.n_states = self._starts[self.order]
-        self._first = np.searchsorted(self._keys, np.arange(self.n_states + 1) * self._n)
+        n_states = self._starts[self.order]
+        self.n_states: int | None = n_states
+        self._first = np.searchsorted(self._keys, np.arange(n_states + 1) * self._n)
         self._target = self._targets()
         self.start = int(self._target[self._child(np.zeros(1, np.int64), np.array([begin]))[0]])
 
@@ -76,7 +80,8 @@ class Backoff:
     def _targets(self) -> Ints:
         """The state in which each node leaves the automaton: itself, or the longest suffix that matters."""
         matters = np.zeros(len(self._keys), bool)
-        matters[: self.n_states] = (np.diff(self._first) > 0) | (self.backoffs[: self.n_states] != 0)
+        n_children = np.diff(self._first)
+        matters[: len(n_children)] = (n_children > 0) | (self.backoffs[: len(n_children)] != 0)
         matters[0] = True
         target = np.arange(len(self._keys))
         for begin, end in zip(self._starts[1:], self._starts[2:], strict=False):

@@ -1,5 +1,5 @@
-"""Interpolated modified Kneser-Ney smoothing (Chen & Goodman 1999), with the conventions of KenLM (Heafield et al. 2013):
-the unigrams are interpolated with a uniform distribution, of which `<unk>` has its share."""
+"""Interpolated modified Kneser-Ney smoothing (Chen & Goodman 1999), with the conventions of KenLM (Heafield et al.
+2013): the unigrams are interpolated with a uniform distribution, of which `<unk>` has its share."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,7 +85,9 @@ def _checked(words: list[str], order: int, min_counts: Sequence[int], has_unknow
         raise ValueError(f"order must be 1 or more, {order} came")
     given = list(min_counts)
     if not given or given[0] != 1 or given != sorted(given) or len(given) > order:
-        raise ValueError(f"min_counts are up to {order} counts that begin with 1 and never become smaller; {given} came")
+        raise ValueError(
+            f"min_counts are up to {order} counts that begin with 1 and never become smaller; {given} came"
+        )
     if taken := sorted({BEGIN, END, *([UNKNOWN] if has_unknown else [])} & set(words)):
         raise ValueError(f"the text holds '{taken[0]}', which is a special word of language models; take it out")
     return given + given[-1:] * (order - len(given))

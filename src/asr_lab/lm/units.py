@@ -27,9 +27,7 @@ class Model(Protocol):
     def rows(self, states: Ints) -> tuple[Floats, Ints]: ...
 
 
-def source(
-    model: Model, tokenizer: Any, unit: str, unknown: str, unk_log_prob: float, uses_lookahead: bool
-) -> Source:
+def source(model: Model, tokenizer: Any, unit: str, unknown: str, unk_log_prob: float, uses_lookahead: bool) -> Source:
     """The automaton of a model over the units `label` or `word`.
 
     What the model does not know costs `unk_log_prob` (nats, a label or a word) with unknown=open, and is impossible
@@ -45,7 +43,9 @@ def source(
     if not -np.inf < unk_log_prob < 0:
         raise ValueError(f"unk_log_prob is a log-probability, below 0; {unk_log_prob} came (unknown=closed forbids)")
     price = unk_log_prob if unknown == "open" else -np.inf
-    return Labels(model, tokenizer.symbols, price) if unit == "label" else Words(model, tokenizer, price, uses_lookahead)
+    return (
+        Labels(model, tokenizer.symbols, price) if unit == "label" else Words(model, tokenizer, price, uses_lookahead)
+    )
 
 
 def named(symbol: str) -> str:
@@ -123,7 +123,7 @@ class Words:
         return scores, np.where(self._ends_word, later[:, None], contexts[:, None]) * self._n + to
 
     def _end_word(self, contexts: Ints, nodes: Ints) -> tuple[Floats, Ints]:
-        """(K,), (K,) -> the price of the word that stands at each node, and the state after it; free where none began"""
+        """(K,), (K,) -> the price of the word that ends at each node, and the state after it; free where none began"""
         begun = nodes > 0
         price, after = np.where(begun, self.price, 0.0), np.where(begun, self._after_unknown, contexts)
         row, word = self._tree.words_at(nodes)
