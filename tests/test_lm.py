@@ -146,6 +146,7 @@ def test_fall_back_is_one_line_in_the_log(caplog):
     [
         ({"order": 0}, "order must be 1 or more, 0 came"),
         ({"min_counts": [2]}, "begin with 1"),
+        ({"min_counts": 2}, "min_counts is a list .*; 2 came"),
         ({"min_counts": [1, 3, 2]}, "never become smaller"),
         ({"min_counts": [1, 1, 1, 1]}, "up to 3 counts"),
         ({"texts": []}, "no text"),
@@ -562,7 +563,8 @@ class TestKenlm:
         for content, says in (
             (SMALL[:100], "is it whole"),
             ("", "no line"),
-            (broken("ngram 2=2", "ngram 2=3"), "KenLM cannot load it"),
+            (broken("ngram 2=2", "ngram 2=3"), r"x.arpa: KenLM cannot load it \([A-Z].*\)$"),
+            (SMALL[: SMALL.index("\n\\2-grams")].replace("ngram 2=2", "") + "\n\\end\\\n", "at least a bigram model"),
         ):
             (tmp_path / "x.arpa").write_text(content)
             with pytest.raises(DataError, match=says) as error:

@@ -34,11 +34,11 @@ class Kenlm:
     """`Model` of asr_lab.lm.units. KenLM's states are numbered as they are met, so their list grows to at most the
     number of contexts that the model has."""
 
-    n_states = None
+    n_states: int | None = None
 
     def __init__(self, path: Path):
         try:
-            import kenlm
+            import kenlm  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ConfigError(
                 "lm=kenlm needs the package kenlm; install the extra: pip install 'asr-lab[lm]'"
@@ -52,7 +52,7 @@ class Kenlm:
         try:
             self._model = kenlm.Model(str(path), config)
         except (OSError, RuntimeError) as error:
-            why = " ".join(str(error).split()).rpartition(" because ")[0].rpartition(" threw ")[2] or error
+            why = " ".join(str(error).split()).rpartition(" threw ")[2]
             raise DataError(f"{path}: KenLM cannot load it ({why})") from None
         self._state = kenlm.State
         self._states: list[Any] = []

@@ -35,7 +35,7 @@ class _Counts(NamedTuple):
 
 
 def estimate(
-    sentences: Iterable[Sequence[int]], words: list[str], order: int, min_counts: Sequence[int], has_unknown: bool
+    sentences: Iterable[Sequence[int]], words: list[str], order: int, min_counts: list[int], has_unknown: bool
 ) -> tuple[Backoff, list[Discounts]]:
     """A model of sentences of ids in 0..len(words)-1, and the discounts of each order.
 
@@ -79,7 +79,7 @@ def estimate(
     return Backoff(names, begin, end, unknown, [levels[0], *kept]), discounts
 
 
-def _checked(words: list[str], order: int, min_counts: Sequence[int], has_unknown: bool) -> list[int]:
+def _checked(words: list[str], order: int, min_counts: list[int], has_unknown: bool) -> list[int]:
     """`min_counts` for every order."""
     if order < 1:
         raise ValueError(f"order must be 1 or more, {order} came")
