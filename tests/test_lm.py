@@ -145,9 +145,9 @@ def test_fall_back_is_one_line_in_the_log(caplog):
     ("change", "says"),
     [
         ({"order": 0}, "order must be 1 or more, 0 came"),
-        ({"min_counts": [2]}, "begin with 1"),
+        ({"min_counts": [2]}, "from 1 and"),
         ({"min_counts": 2}, "min_counts is a list .*; 2 came"),
-        ({"min_counts": [1, 3, 2]}, "never become smaller"),
+        ({"min_counts": [1, 3, 2]}, "never becoming smaller"),
         ({"min_counts": [1, 1, 1, 1]}, "up to 3 counts"),
         ({"texts": []}, "no text"),
         ({"texts": ["a <s> b"]}, "'<s>', which is a special word"),
@@ -558,20 +558,20 @@ class TestKenlm:
             assert contents(kenlm(CHARS, **values), labels) == pytest.approx(want, abs=1e-3)
 
     def test_bad_files(self, tmp_path):
-        from pathlib import Path
-
+        # KenLM wants nothing before, and tabs.
+        whole = SMALL.removeprefix("some words before\n\n").replace("-0.4 a -0.2", "-0.4\ta\t-0.2")
         for content, says in (
-            (SMALL[:100], "is it whole"),
+            (whole[:60], "is it whole"),
             ("", "no line"),
-            (broken("ngram 2=2", "ngram 2=3"), r"x.arpa: KenLM cannot load it \([A-Z].*\)$"),
-            (SMALL[: SMALL.index("\n\\2-grams")].replace("ngram 2=2", "") + "\n\\end\\\n", "at least a bigram model"),
+            (whole.replace("ngram 2=2", "ngram 2=3"), r"x.arpa: KenLM cannot load it \(.*2-gram"),
+            (whole[: whole.index("\n\\2")].replace("ngram 2=2", "") + "\n\\end\\\n", r"\(.*at least a bigram model"),
         ):
             (tmp_path / "x.arpa").write_text(content)
             with pytest.raises(DataError, match=says) as error:
                 Kenlm(tmp_path / "x.arpa")
             assert "\n" not in str(error.value)
         with pytest.raises(DataError, match="cannot be read"):
-            Kenlm(Path("/none.arpa"))
+            Kenlm(tmp_path / "none.arpa")
 
 
 # The command

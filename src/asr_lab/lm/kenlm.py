@@ -52,7 +52,7 @@ class Kenlm:
         try:
             self._model = kenlm.Model(str(path), config)
         except (OSError, RuntimeError) as error:
-            why = " ".join(str(error).split()).rpartition(" threw ")[2]
+            why = " ".join(str(error).split()).rpartition(" threw ")[2].partition(" ")[2].removesuffix(")")
             raise DataError(f"{path}: KenLM cannot load it ({why})") from None
         self._state = kenlm.State
         self._states: list[Any] = []

@@ -83,10 +83,10 @@ def _checked(words: list[str], order: int, min_counts: list[int], has_unknown: b
     """`min_counts` for every order."""
     if order < 1:
         raise ValueError(f"order must be 1 or more, {order} came")
-    given = list(min_counts)
+    given = min_counts if isinstance(min_counts, list) else []
     if not given or given[0] != 1 or given != sorted(given) or len(given) > order:
         raise ValueError(
-            f"min_counts are up to {order} counts that begin with 1 and never become smaller; {given} came"
+            f"min_counts is a list of up to {order} counts, from 1 and never becoming smaller; {min_counts} came"
         )
     if taken := sorted({BEGIN, END, *([UNKNOWN] if has_unknown else [])} & set(words)):
         raise ValueError(f"the text holds '{taken[0]}', which is a special word of language models; take it out")
