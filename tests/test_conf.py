@@ -9,6 +9,8 @@ import torch
 
 from asr_lab.build import build, check, make
 from asr_lab.errors import ConfigError, DataError
+from asr_lab.lm.arpa import write_arpa
+from asr_lab.lm.ngram import of_words
 from asr_lab.paths import conf_dir
 from asr_lab.sweep.cell import resolved
 
@@ -60,6 +62,13 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
         (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
+    if group == "lm" and choice != "none":
+        extra = ["lm.use=rescoring"]  # every search can
+    if (group, choice) == ("lm", "kenlm"):
+        pytest.importorskip("kenlm", reason="extra 'lm' is not installed")
+    if group == "lm" and choice in ("arpa", "kenlm"):
+        model, _ = of_words([json.loads(line)["text"] for line in tones.read_text().splitlines()], 2, [1])
+        extra += [f"lm.model.file={write_arpa(tmp_path / 'words.arpa', model)}"]
     if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
         extra = ["encoder=bilstm"]
     if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label

@@ -20,6 +20,7 @@ class PhoneTokenizer:
     """
 
     def __init__(self, lexicon: Lexicon, counts: Counter[str]):
+        self.lexicon = lexicon
         self.symbols = [BOUNDARY, *sorted({phone for ways in lexicon.values() for way in ways for phone in way})]
         self._ids = {symbol: i for i, symbol in enumerate(self.symbols)}
         self._labels = {word: [self._ids[phone] for phone in ways[0]] for word, ways in lexicon.items()}
