@@ -110,7 +110,11 @@ class SpeechTask(LightningModule):
 
     def transcribe(self, batch: Batch, hidden: Tensor, lens: Tensor) -> list[dict[str, Any]]:
         """One row an utterance: id, reference, hypothesis and their errors."""
-        texts = [self.text(found[0]) for found in self.decode(hidden, lens)]
+        return self.rows(batch, self.decode(hidden, lens))
+
+    def rows(self, batch: Batch, decoded: list[list[Hypothesis]]) -> list[dict[str, Any]]:
+        """The best of each utterance's hypotheses beside its reference, counted."""
+        texts = [self.text(found[0]) for found in decoded]
         return [
             {"id": i, "ref": ref, "hyp": hyp, **utterance_errors(ref, hyp, self.score_by)}
             for i, ref, hyp in zip(batch.ids, batch.texts, texts, strict=True)
