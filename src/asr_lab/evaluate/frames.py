@@ -28,10 +28,9 @@ class Frames:
         self._folder: tempfile.TemporaryDirectory | None = None
         n_bytes = 0
         for batch, hidden, lens in encoded(parts, split):
-            batch = batch._replace(feats=batch.feats[:0])
             n_bytes += hidden.nbytes
             place = hidden.cpu() if n_bytes <= max_bytes else self._spill(hidden, folder)
-            self._kept.append((batch, place, lens))
+            self._kept.append((batch._replace(feats=batch.feats[:0]), place, lens))
 
     def __iter__(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         for batch, place, lens in self._kept:
