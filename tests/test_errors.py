@@ -114,7 +114,7 @@ class TestAnalysis:
 
 
 def test_listing_has_the_worst_first():
-    text = list(listing(aligned(ROWS[:3] + [{"id": "u0", "ref": "a b", "hyp": "c d"}], "wer")))
+    text = list(listing(aligned([*ROWS[:3], {"id": "u0", "ref": "a b", "hyp": "c d"}], "wer")))
     assert text[0] == "id: u0\nScores: C=0  S=2  D=0  I=0\nREF:  a b\nHYP:  c d\nEVAL: S S\n"
     assert [t.split()[1] for t in text] == ["u0", "u2", "u3", "u1"]
     assert "Scores: C=2  S=0  D=0  I=1\nREF:  ** a cat\nHYP:  oh a cat\nEVAL: I" in text[2]
@@ -141,9 +141,7 @@ class TestCommand:
         rows = [json.loads(line) for line in tones.read_text().splitlines()]
         ids = [r["audio_filepath"].removesuffix(".wav") for r in rows if r["split"] == "test"]
         texts = [r["text"] for r in rows if r["split"] == "test"]
-        write_jsonl(
-            run.hyps_file("test"), [{"id": i, "ref": t, "hyp": t[1:]} for i, t in zip(ids, texts, strict=True)]
-        )
+        write_jsonl(run.hyps_file("test"), [{"id": i, "ref": t, "hyp": t[1:]} for i, t in zip(ids, texts, strict=True)])
         return run
 
     def test_json_takes_facts_from_the_manifest(self, run, tmp_path, asr_lab):

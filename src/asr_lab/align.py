@@ -131,12 +131,12 @@ def alignment(u: Utterance, spans: Sequence[Span], tokenizer: Any, timeline: Tim
         return Timed(text, min(max(start, 0.0), u.duration), min(max(end, 0.0), u.duration), math.exp(min(mean, 0.0)))
 
     labels = [timed(tokenizer.symbols[s.label], [s]) for s in spans]
-    ids, starts, ends = ([s[k] for s in spans] for k in range(3))
     if corpus.score == "cer":
         pieces = [(tokenizer.decode([s.label]).strip(), i, i + 1) for i, s in enumerate(spans)]
         pieces = [p for p in pieces if p[0]]
     else:
-        pieces = [(w.text, w.first, w.last) for w in words_of(tokenizer, ids, starts, ends)]
+        found = words_of(tokenizer, [s.label for s in spans], [s.start for s in spans], [s.end for s in spans])
+        pieces = [(w.text, w.first, w.last) for w in found]
         texts = u.text.split()
         if len(texts) == len(pieces):  # homophones and unknown words have another spelling than their labels
             pieces = [(text, *piece[1:]) for text, piece in zip(texts, pieces, strict=True)]

@@ -21,7 +21,7 @@ EXAMPLES = 3
 MARKS = {"substitutions": "S", "deletions": "D", "insertions": "I"}
 
 Rate = list[float | None]
-Blocks = Sequence[str] | None
+Blocks = list[str] | None
 
 
 def analyse(utterances: Sequence[Aligned], score: str, train: Counter[str] | None, top: int = 15) -> dict[str, Any]:

@@ -97,7 +97,9 @@ def print_tables(answer: dict[str, Any], console: Console, n_speakers: int = 10)
             console.print(table)
     if answer["out_of_vocabulary"] is None:
         console.print(Text(f"{answer['without_training']}: no figures by frequency", style="dim"))
-    console.print(Text(f"Intervals draw {answer['resampled']} again, {NOTHING} where there is too little.", style="dim"))
+    console.print(
+        Text(f"Intervals draw {answer['resampled']} again, {NOTHING} where there is too little.", style="dim")
+    )
 
 
 def _table(title: str, heads: list[str]) -> Table:
