@@ -13,6 +13,9 @@ from asr_lab.report.formats import NOTHING, between, percent
 from asr_lab.report.stats import Interval
 
 
+SHOWN = 10  # rows of a table on the terminal
+
+
 class Section(NamedTuple):
     """One table; a row's last cell is its rate."""
 
@@ -76,7 +79,7 @@ def confused(kind: str, row: dict[str, Any]) -> str:
     return f"{row['ref']} → {row['hyp']}" if kind == "substitutions" else row["ref"] or row["hyp"]
 
 
-def print_tables(answer: dict[str, Any], console: Console, n_speakers: int = 10) -> None:
+def print_tables(answer: dict[str, Any], console: Console) -> None:
     console.print(Text(headline(answer)))
     table = _table("", ["", "% (95 %)"])
     for name, rate in summary(answer):
@@ -84,16 +87,16 @@ def print_tables(answer: dict[str, Any], console: Console, n_speakers: int = 10)
     console.print(table)
     for section in (s for s in sections(answer) if s.rows):
         table = _table(section.title, section.heads)
-        for cells, rate in section.rows[:n_speakers]:
+        for cells, rate in section.rows[:SHOWN]:
             table.add_row(*map(Text, cells), Text(shown(rate)))
-        if len(section.rows) > n_speakers:
-            table.caption = f"the worst {n_speakers} of {len(section.rows)}; --json lists all"
+        if len(section.rows) > SHOWN:
+            table.caption = f"the first {SHOWN} of {len(section.rows)}; --json lists all"
         console.print(table)
     for kind, rows in answer["most_frequent"].items():
         if rows:
-            table = _table(f"Most frequent {kind}", ["times", answer["unit"], "for example in"])
-            for row in rows:
-                table.add_row(Text(str(row["count"])), Text(confused(kind, row)), Text(", ".join(row["examples"])))
+            table = _table(f"Most frequent {kind}", [answer["unit"], "times", "for example in"])
+            for row in rows[:SHOWN]:
+                table.add_row(Text(confused(kind, row)), Text(str(row["count"])), Text(row["examples"][0]))
             console.print(table)
     if answer["out_of_vocabulary"] is None:
         console.print(Text(f"{answer['without_training']}: no figures by frequency", style="dim"))
