@@ -106,9 +106,11 @@ def _table(answer: dict[str, Any]) -> Any:
     out = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     values = [dict(o.split("=", 1) for o in cell["overrides"]) for cell in answer["cells"]]
     changing = [k for k in values[0] if len({v[k] for v in values}) > 1] or list(values[0])
-    numbers = [f"{answer['tuned_on']} {rate} % (95 %)", "search, x real time", "memory MB"]
-    for name in [*changing, *numbers, ""]:
-        out.add_column(Text(name), justify="right" if name in numbers else "left", no_wrap=True)
+    short = {k: k.rpartition(".")[2] for k in changing}
+    names = [short[k] if list(short.values()).count(short[k]) == 1 else k for k in changing]
+    numbers = [f"{answer['tuned_on']} {rate} % (95 %)", "x real time", "MB"]
+    for name in [*names, *numbers, ""]:
+        out.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
     for i, (cell, value) in enumerate(zip(answer["cells"], values, strict=True)):
         row = [
             *(value[k] for k in changing),
