@@ -1,4 +1,4 @@
-"""Hybrid of a network and hidden Markov models (Bourlard & Morgan 1994), trained from a flat start without Gaussians."""
+"""Hybrid of a network and hidden Markov models (Bourlard & Morgan 1994), from a flat start, without Gaussians."""
 
 import math
 
@@ -12,7 +12,6 @@ from asr_lab.layers.hmm_chain import (
     Chain,
     best_path,
     equal_segments,
-    log_total,
     occupancies,
     picked,
 )
@@ -56,8 +55,10 @@ class HmmDecoder(nn.Module):
             raise ValueError(f"silence={silence}; choose from: none, ends")
         if training not in MODES:
             raise ValueError(f"training={training}; choose from: {', '.join(MODES)}")
-        if p_loop != "estimated" and (isinstance(p_loop, str) or not 0 < p_loop < 1):
-            raise ValueError(f"p_loop is a probability between 0 and 1, or 'estimated'; {p_loop} came")
+        if p_loop != "estimated" and (isinstance(p_loop, str) or not LOOP_RANGE[0] <= p_loop <= LOOP_RANGE[1]):
+            raise ValueError(
+                f"p_loop is a probability of {LOOP_RANGE[0]} to {LOOP_RANGE[1]}, or 'estimated'; {p_loop} came"
+            )
         if prior_scale < 0 or not 0 <= momentum < 1:
             raise ValueError(f"prior_scale >= 0 and momentum in [0, 1) are wanted, {prior_scale} and {momentum} came")
         self.n_states, self.has_silence, self.mode = n_states, silence == "ends", training

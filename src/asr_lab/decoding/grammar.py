@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ class Grammar(NamedTuple):
         if not entries:
             return NEVER
         total = float(self.start[entries[0]] + self.end[entries[-1]])
-        for u, v in zip(entries[:-1], entries[1:], strict=True):
+        for u, v in pairwise(entries):
             own = self.arcs[v][self.before[v] == u]
             total += max([float(self.leave[u] + self.anyway[v]), *own.tolist()])
         return total

@@ -29,12 +29,6 @@ def picked(log_probs: Tensor, chain: Chain) -> Tensor:
     return log_probs.gather(2, chain.states[:, None].expand(-1, log_probs.shape[1], -1))
 
 
-def log_total(scores: Tensor, chain: Chain, lens: Tensor) -> Tensor:
-    """(B,U,S) -> (B,): log of the sum over all paths; -inf where none exists"""
-    ahead = _sweep(scores, chain.begin, chain.loop, chain.enter, torch.logaddexp)
-    return (_at(ahead, lens - 1) + chain.end).logsumexp(dim=1)
-
-
 def occupancies(scores: Tensor, chain: Chain, lens: Tensor) -> tuple[Tensor, Tensor]:
     """Forward-backward: (B,U,S) -> log of the sum over all paths (B,), share of it at each position (B,U,S).
 
@@ -99,4 +93,4 @@ def _at(x: Tensor, frames: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device), frames]
 
 
-__all__ = ["NEVER", "Chain", "best_path", "equal_segments", "log_total", "occupancies", "picked"]
+__all__ = ["NEVER", "Chain", "best_path", "equal_segments", "occupancies", "picked"]
