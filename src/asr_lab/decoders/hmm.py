@@ -22,6 +22,7 @@ MODES = ("full_sum", "baum_welch", "viterbi")
 LEAST_PRIOR = 1e-6
 # States that last one frame, or for ever, would forbid paths.
 LOOP_RANGE = (0.01, 0.99)
+FEW = 1e-6
 
 
 class HmmDecoder(nn.Module):
@@ -68,10 +69,10 @@ class HmmDecoder(nn.Module):
         n_outputs = self.silence + self.has_silence
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(in_dim, n_outputs)
-        first_loop = 0.5 if isinstance(p_loop, str) else p_loop
+        self.first_leave = 0.5 if isinstance(p_loop, str) else 1 - p_loop
         self.register_buffer("prior", torch.full((n_outputs,), 1 / n_outputs))
         # Expected visits of each state and frames in it; their ratio is the probability of leaving.
-        self.register_buffer("visits", torch.full((n_outputs,), 1 - first_loop))
+        self.register_buffer("visits", torch.full((n_outputs,), self.first_leave))
         self.register_buffer("frames", torch.ones(n_outputs))
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.long))
         self.prior: Tensor
@@ -90,7 +91,9 @@ class HmmDecoder(nn.Module):
 
     def transitions(self) -> tuple[Tensor, Tensor]:
         """(K,), (K,): log-probabilities of staying in each state and of leaving it"""
-        loop = (1 - self.visits / self.frames).clamp(*LOOP_RANGE)
+        # What is not seen any more fades away in both means, and leaves the first value.
+        leave = (self.visits + FEW * self.first_leave) / (self.frames + FEW)
+        loop = (1 - leave).clamp(*LOOP_RANGE)
         return loop.log(), (1 - loop).log()
 
     @property

@@ -102,13 +102,13 @@ def _weighted(
     if kind == "sentence":
         start = (counts / counts.sum()).log().float() - penalty
         return Grammar(spellings, join, start, torch.zeros(n), none_before, no_arcs, nothing, nothing)
-    # The end of a sentence is one more word, that nothing follows.
+    # The end of a sentence is one more word, that nothing follows and that no sentence begins with.
     total = float(counts.sum()) + len(sentences)
     unigram, p_end = counts / total, len(sentences) / total
     if kind == "loop":
-        start = unigram.log().float() - penalty
+        anyway = unigram.log().float() - penalty
         end = torch.full((n,), math.log(p_end))
-        return Grammar(spellings, join, start, end, none_before, no_arcs, torch.zeros(n), start)
+        return Grammar(spellings, join, anyway - math.log1p(-p_end), end, none_before, no_arcs, torch.zeros(n), anyway)
     return _bigram(spellings, sentences, join, penalty, discount, unigram, p_end)
 
 
@@ -132,7 +132,7 @@ def _bigram(
         seen[u] += count
         kinds[u] += 1
     back = torch.tensor([discount * kinds[u] / seen[u] for u in range(n + 1)], dtype=torch.double)
-    start, ends = back[begin] * unigram, back[:n] * p_end
+    start, ends = back[begin] * unigram / (1 - p_end), back[:n] * p_end
     to: list[list[tuple[int, float]]] = [[] for _ in range(n)]
     for (u, v), count in sorted(pairs.items()):
         own = (count - discount) / seen[u]

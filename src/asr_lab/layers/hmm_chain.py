@@ -29,6 +29,7 @@ def picked(log_probs: Tensor, chain: Chain) -> Tensor:
     return log_probs.gather(2, chain.states[:, None].expand(-1, log_probs.shape[1], -1))
 
 
+@torch.no_grad()
 def occupancies(scores: Tensor, chain: Chain, lens: Tensor) -> tuple[Tensor, Tensor]:
     """Forward-backward: (B,U,S) -> log of the sum over all paths (B,), share of it at each position (B,U,S).
 
@@ -52,6 +53,7 @@ def occupancies(scores: Tensor, chain: Chain, lens: Tensor) -> tuple[Tensor, Ten
     return total, shares.masked_fill(~possible[:, :, None], 0)
 
 
+@torch.no_grad()
 def best_path(scores: Tensor, chain: Chain, lens: Tensor) -> tuple[Tensor, Tensor]:
     """Viterbi: (B,U,S) -> score of the best path (B,), its positions (B,U), the last one repeated in the padding."""
     ahead = _sweep(scores, chain.begin, chain.loop, chain.enter, torch.maximum)
