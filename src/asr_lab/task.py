@@ -24,8 +24,8 @@ from asr_lab.types import Batch, Hypothesis
 class SpeechTask(LightningModule):
     """Encoder and decoder trained on batches of features; scored on words and characters.
 
-    Logged keys: `<stage>/loss` (nats per label), `<stage>/wer`, `<stage>/cer` for val and test, and of every training
-    step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
+    Logged keys: `<stage>/loss` (nats per label), `<stage>/wer`, `<stage>/cer`, `<stage>/ser` for val and test, and of
+    every training step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
     """
 
     def __init__(

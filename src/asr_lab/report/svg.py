@@ -172,6 +172,25 @@ def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
+def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> Markup:
+    """A square of `counts` (N, N) with `names` at its rows and columns, darker with the share of the row."""
+    left, top = 110, 110
+    cell = (_W - left - 4) / max(len(names), 1)
+    parts = [_frame(title, top + cell * len(names) + 4)]
+    for i, (name, row) in enumerate(zip(names, counts, strict=True)):
+        middle = cell * (i + 0.5) + 4
+        parts.append(_text(_cut(name, 14), left - 6, top + middle, anchor="end", title=name))
+        turned = Markup('<g transform="translate({:.1f} {}) rotate(-60)">{}</g>')
+        parts.append(turned.format(left + middle, top - 6, _text(_cut(name, 14), 0, 0, title=name)))
+        for j, n in enumerate(row):
+            box = {"x": left + cell * j, "y": top + cell * i, "width": cell - 1, "height": cell - 1}
+            # At least a trace of colour: one mistake among hundreds is what one looks for.
+            box["fill-opacity"] = f"{0.15 + 0.85 * n / sum(row):.2f}" if n else "0.03"
+            box["style"] = "fill: var(--c, #0072b2)"
+            parts.append(_tag("rect", cls="c0", title=f"{name} as {names[j]}: {n:,}", **box))
+    return Markup("\n").join([*parts, Markup("</svg>")])
+
+
 def _apart(ys: Sequence[float]) -> list[float]:
     """Label heights near `ys`, at least a line apart, within the chart."""
     order = sorted(range(len(ys)), key=lambda i: ys[i])
