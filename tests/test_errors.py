@@ -86,6 +86,14 @@ class TestAnalysis:
         assert (answer["unit"], answer["words"], answer["substitutions"]) == ("character", 3, 1)
         assert answer["out_of_vocabulary"]["words"] == 0
 
+    def test_isolated_words_have_a_confusion_matrix(self, answer):
+        assert answer["confusion"] is None
+        rows = [
+            {"id": str(i), "ref": ref, "hyp": hyp} for i, (ref, hyp) in enumerate([("a", "a"), ("b", "a"), ("b", "")])
+        ]
+        found = analyse(aligned(rows, "wer"), "wer", None)["confusion"]
+        assert found == {"names": ("(nothing)", "a", "b"), "counts": ((0, 0, 0), (0, 1, 0), (1, 1, 0))}
+
     def test_without_speakers_durations_and_training(self):
         rows = [{"id": str(i), "ref": "a b", "hyp": "a"} for i in range(3)]
         answer = analyse(aligned(rows, "wer"), "wer", None)
@@ -129,6 +137,10 @@ def test_the_page_is_escaped_and_complete(tmp_path):
     for said in ("By length", "By speech rate", "By speaker", "By frequency", "zebra", "The 5 worst utterances", "∅"):
         assert said in page
     assert page.count("<svg") == 5
+    assert "taken for which" not in page
+    names = aligned([{"id": "u", "ref": "<a>", "hyp": "b"}], "wer")
+    matrix = write_page(tmp_path / "errors.html", "run", analyse(names, "wer", TRAIN) | {"without_training": ""}, names)
+    assert "taken for which" in matrix.read_text() and "<a>" not in matrix.read_text()
     nothing = analyse(utterances[4:5], "wer", None) | {"without_training": "the corpus is not here"}
     assert "the corpus is not here" in write_page(tmp_path / "errors.html", "run", nothing, utterances[4:5]).read_text()
 

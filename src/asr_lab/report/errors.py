@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from asr_lab.report.alignment import Aligned
+from asr_lab.report.confusion import confusion
 from asr_lab.report.rows import blocks as blocks_of
 from asr_lab.report.stats import bootstrap, error_rate, interval, sum_blocks
 
 N_RESAMPLES = 2000
 N_BINS = 5
+MAX_NAMES = 60  # of a confusion matrix
 EXAMPLES = 3
 MARKS = {"substitutions": "S", "deletions": "D", "insertions": "I"}
 
@@ -57,6 +59,7 @@ def analyse(utterances: Sequence[Aligned], score: str, train: Counter[str] | Non
         "by_speaker": _by_speaker(rows, errors, n),
         "by_frequency": None if train is None else _by_frequency(utterances, train, blocks),
         "out_of_vocabulary": None if train is None else _oov(utterances, train, blocks),
+        "confusion": _confusion(rows, score),
     }
 
 
@@ -89,6 +92,14 @@ def _confusions(utterances: Iterable[Aligned], mark: str, top: int) -> list[dict
                     ids.append(u.row["id"])
     most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:top]
     return [{"ref": ref, "hyp": hyp, "count": n, "examples": seen[ref, hyp]} for (ref, hyp), n in most]
+
+
+def _confusion(rows: Sequence[Any], score: str) -> dict[str, Any] | None:
+    """`names` and `counts` of the confusion matrix, where every utterance is one word and names are few."""
+    if score != "wer" or any(len(row["ref"].split()) != 1 for row in rows):
+        return None
+    matrix = confusion(dict(row) for row in rows)
+    return {"names": matrix.names, "counts": matrix.counts} if len(matrix.names) <= MAX_NAMES else None
 
 
 def _binned(

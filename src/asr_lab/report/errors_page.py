@@ -9,9 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from asr_lab import __version__
 from asr_lab.files import write_text
 from asr_lab.report.alignment import Aligned, worst_first
+from asr_lab.report.confusion import Confusion
 from asr_lab.report.corpus_table import printable
 from asr_lab.report.errors_table import confused, headline, sections, shown, summary
-from asr_lab.report.svg import bar_chart
+from asr_lab.report.svg import bar_chart, heat_map
 
 WORST = 40
 LISTED = 200  # rows of a table
@@ -29,6 +30,7 @@ def write_page(path: Path, title: str, answer: dict[str, Any], utterances: Seque
     )
     env.filters["rate"] = shown
     tables = [s for s in sections(answer) if s.rows]
+    matrix = Confusion(**answer["confusion"]) if answer["confusion"] else None
     page = env.get_template("errors.html.j2").render(
         a=answer,
         title=title,
@@ -36,6 +38,7 @@ def write_page(path: Path, title: str, answer: dict[str, Any], utterances: Seque
         summary=summary(answer),
         overview=bar_chart(summary(answer)[:4], f"{answer['score'].upper()} and its parts"),
         sections=[(s, bar_chart([(c[0], r) for c, r in s.rows[:BARS]], s.title)) for s in tables],
+        matrix=matrix and heat_map(matrix.names, matrix.counts, "Confusions: said in rows, recognised in columns"),
         bars=BARS,
         listed=LISTED,
         confusions={

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asr_lab.report.confusion import Confusion
 from asr_lab.report.errors import MARKS, Rate
 from asr_lab.report.formats import NOTHING, between, percent
 from asr_lab.report.stats import Interval
-
 
 SHOWN = 10  # rows of a table on the terminal
 
@@ -98,6 +98,8 @@ def print_tables(answer: dict[str, Any], console: Console) -> None:
             for row in rows[:SHOWN]:
                 table.add_row(Text(confused(kind, row)), Text(str(row["count"])), Text(row["examples"][0]))
             console.print(table)
+    if answer["confusion"]:
+        console.print(Confusion(**answer["confusion"]).table())
     if answer["out_of_vocabulary"] is None:
         console.print(Text(f"{answer['without_training']}: no figures by frequency", style="dim"))
     console.print(
