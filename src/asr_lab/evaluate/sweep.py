@@ -78,7 +78,7 @@ def _beside(run: Run, cell: Cell, split: str) -> dict[str, Any]:
     difference = None
     if same:
         sign = -1.0 if compared[0].best else 1.0
-        low, high = sorted(sign * x for x in compared[1 if compared[0].best else 0].delta[1:])
+        low, high = sorted(sign * x + 0.0 for x in compared[1 if compared[0].best else 0].delta[1:])
         difference = [mine[0] - theirs[0], low, high]
     return {**scores, "interval": mine, "run": theirs if same else None, "difference": difference}
 
