@@ -23,11 +23,12 @@ class Beam(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One frame of all utterances."""
+    """One frame of all utterances, with what may be done to a prefix: nothing (column 0) or the addition of a label."""
 
     log_probs: Tensor  # (B, V+1)
-    classes: Tensor  # (B, w) labels that may be added to a prefix, padded to the width of the batch
-    gains: Tensor  # (B, w) their log-probabilities, -inf in the padding
+    added: Tensor  # (B, 1+w) classes; 0 in column 0
+    gains: Tensor  # (B, 1+w) their log-probabilities; -inf for those that are too unlikely; column 0 means nothing
+    columns: Tensor  # (B, V+1) where each class stands in `added`; 0 where it does not, or is too unlikely
 
 
 class Found(NamedTuple):
@@ -58,20 +59,17 @@ class PrefixSearch:
     def __call__(self, log_probs: Tensor, lens: Tensor) -> Found:
         """(B,U,V+1), (B,)"""
         log_probs = ended(log_probs, lens)
-        n_utterances, n_frames, n_classes = log_probs.shape
-        gains, classes = log_probs[:, :, 1:].topk(min(self.n_tokens, n_classes - 1))
-        gains = gains.masked_fill(gains < self.min_log_prob, -torch.inf)
-        classes += 1
-        # As many as the utterance that needs most of them has; read once for all frames.
-        widths = (gains > -torch.inf).sum(dim=2).amax(dim=0).tolist()
+        n_utterances = len(log_probs)
+        frames, widths = self._frames(log_probs)
         beam = _empty(n_utterances, self.beam, log_probs)
         share = Share(self.lm, n_utterances * self.beam, log_probs.device) if self.lm is not None else None
         history = []
-        for t, width in enumerate(widths):
-            frame = Frame(log_probs[:, t], classes[:, t, :width], gains[:, t, :width])
+        for width, *of_all in zip(widths, *(x.unbind(1) for x in frames), strict=True):
+            log_probs, added, gains, columns = of_all
             if width == 0:
-                beam = _held(beam, frame)
+                beam = _held(beam, log_probs, torch.logaddexp(beam.ends_blank, beam.ends_label))
                 continue
+            frame = Frame(log_probs, added[:, : 1 + width], gains[:, : 1 + width], columns)
             beam, rows, added = _step(beam, frame, None if share is None else share.scores)
             history.append((rows, added))
             if share is not None:
@@ -80,6 +78,17 @@ class PrefixSearch:
         if share is not None:
             scores = scores + share.scores[:, -1].view_as(scores)
         return Found(*_spelled(history, beam), scores)
+
+    def _frames(self, log_probs: Tensor) -> tuple[Frame, list[int]]:
+        """All frames (B,U,...) at once, and the w of each: as many as the utterance that needs most labels has"""
+        gains, added = log_probs[:, :, 1:].topk(min(self.n_tokens, log_probs.shape[2] - 1))
+        gains = gains.masked_fill(gains < self.min_log_prob, -torch.inf)
+        widths = (gains > -torch.inf).sum(dim=2).amax(dim=0).tolist()
+        gains, added = (torch.nn.functional.pad(x, (1, 0)) for x in (gains, added + 1))
+        columns = torch.zeros_like(log_probs, dtype=torch.long)
+        places = torch.arange(added.shape[2], device=added.device)
+        columns.scatter_(2, added, places.where(gains > -torch.inf, 0))
+        return Frame(log_probs, added, gains, columns), widths
 
 
 class Share:
@@ -116,50 +125,54 @@ def _empty(n_utterances: int, beam: int, like: Tensor) -> Beam:
     return Beam(begun, scores, hashes, torch.full_like(ints, NO_PARENT), ints)
 
 
-def _held(beam: Beam, frame: Frame) -> Beam:
-    """A frame that adds no label to any prefix."""
-    total = torch.logaddexp(beam.ends_blank, beam.ends_label)
+def _held(beam: Beam, log_probs: Tensor, total: Tensor) -> Beam:
+    """A frame (B,V+1) that adds no label to any prefix; `total` (B,K) is the sum of a prefix's two numbers."""
     return beam._replace(
-        ends_blank=total + frame.log_probs[:, :1],
-        ends_label=beam.ends_label + frame.log_probs.gather(1, beam.last),
+        ends_blank=total + log_probs[:, :1], ends_label=beam.ends_label + log_probs.gather(1, beam.last)
     )
 
 
 def _step(beam: Beam, frame: Frame, lm_scores: Tensor | None) -> tuple[Beam, Tensor, Tensor]:
     """The next beam, of each of its prefixes the place in `beam` it came from (B,K), and the class added or 0 (B,K)"""
     n_utterances, size = beam.hash.shape
-    width = frame.classes.shape[1]
-    stay = _held(beam, frame)
+    n_columns = frame.added.shape[1]
     total = torch.logaddexp(beam.ends_blank, beam.ends_label)
-    is_last = beam.last[:, :, None] == frame.classes[:, None]  # (B, K, w)
+    stay = _held(beam, frame.log_probs, total)
+    # What each prefix may become, and one place more, which is that of nobody.
+    nobody = size * n_columns
+    flat = total.new_empty(n_utterances, nobody + 1)
+    become = flat[:, :nobody].unflatten(1, (size, n_columns))  # (B, K, 1+w), a view
+    torch.add(total[:, :, None], frame.gains[:, None], out=become)
     # A label said again after itself needs a blank in between.
-    longer = torch.where(is_last, beam.ends_blank[:, :, None], total[:, :, None]) + frame.gains[:, None]
+    column = frame.columns.gather(1, beam.last)
+    is_listed = column > 0
+    again = torch.where(is_listed, column + torch.arange(0, nobody, n_columns, device=column.device), nobody)
+    flat.scatter_(1, again, beam.ends_blank + frame.log_probs.gather(1, beam.last))
     if lm_scores is not None:
-        labels = (frame.classes - 1)[:, None].expand(-1, size, -1)
-        longer = longer + lm_scores.view(n_utterances, size, -1).gather(2, labels)
-    longer = torch.nn.functional.pad(longer.flatten(1), (0, 1), value=-torch.inf)
+        labels = (frame.added - 1).remainder(lm_scores.shape[1])  # column 0 reads the end's, and is overwritten
+        become += lm_scores.view(n_utterances, size, -1).gather(2, labels[:, None].expand_as(become))
     # A prefix of the beam may also come from its parent in the beam, in this frame: one prefix, not two.
     is_parent = (beam.parent[:, :, None] == beam.hash[:, None]).to(torch.uint8)  # (B, K, K)
     found, parent = is_parent.max(dim=2)
-    listed, place = is_last.to(torch.uint8).max(dim=2)
-    twin = torch.where((found & listed).bool(), parent * width + place, size * width)  # the last is that of nobody
-    stay = stay._replace(ends_label=torch.logaddexp(stay.ends_label, longer.gather(1, twin)))
-    longer.scatter_(1, twin, -torch.inf)
-    scores = torch.cat([torch.logaddexp(stay.ends_blank, stay.ends_label), longer[:, :-1]], dim=1)
-    best, at = scores.topk(size, sorted=False)
-    is_new, at_longer = at >= size, (at - size).clamp_(min=0)
-    rows = torch.where(is_new, at_longer // width, at)
-    added = frame.classes.gather(1, at_longer % width) * is_new
-    return _chosen(stay, best, rows, added, is_new), rows, added
+    twin = torch.where(is_listed & (found > 0), parent * n_columns + column, nobody)
+    flat[:, nobody] = -torch.inf
+    stay = stay._replace(ends_label=torch.logaddexp(stay.ends_label, flat.gather(1, twin)))
+    flat.scatter_(1, twin, -torch.inf)
+    torch.logaddexp(stay.ends_blank, stay.ends_label, out=become[:, :, 0])
+    best, at = flat[:, :nobody].topk(size, sorted=False)
+    rows = at // n_columns
+    added = frame.added.gather(1, at - rows * n_columns)
+    return _chosen(stay, best, rows, added), rows, added
 
 
-def _chosen(stay: Beam, best: Tensor, rows: Tensor, added: Tensor, is_new: Tensor) -> Beam:
-    """The prefixes `rows` (B,K), each with `added` after it where it `is_new`"""
+def _chosen(stay: Beam, best: Tensor, rows: Tensor, added: Tensor) -> Beam:
+    """The prefixes `rows` (B,K), each with the class `added` after it, where it is not 0"""
     blank, label, hashes, parents, last = (x.gather(1, rows) for x in stay)
+    is_new = added > 0
     # Places that nothing fills must not be found by anybody who looks for a parent.
     is_dead = best == -torch.inf
     return Beam(
-        ends_blank=blank.masked_fill(is_new, -torch.inf),
+        ends_blank=blank.masked_fill_(is_new, -torch.inf),
         ends_label=torch.where(is_new, best, label),
         hash=torch.where(is_new, hashes * FACTOR + added, hashes).masked_fill_(is_dead, DEAD),
         parent=torch.where(is_new, hashes, parents).masked_fill_(is_dead, DEAD_PARENT),
