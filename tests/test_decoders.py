@@ -26,7 +26,9 @@ SMALL = {
 # One label an utterance, whatever its length.
 ONE_LABEL = ("keyword",)
 # Searches beside the one that a decoder brings.
-MORE_SEARCHES: dict[str, tuple[str, ...]] = {}
+MORE_SEARCHES: dict[str, tuple[str, ...]] = {
+    "ctc": ("ctc_lexicon",),
+}
 
 
 def searches(*, wants: str = "") -> list:
