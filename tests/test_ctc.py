@@ -413,6 +413,7 @@ SMALL = {
     "conformer": ("encoder.d_model=16", "encoder.attention.n_heads=2"),
     "bilstm": ("encoder.d_hidden=8",),
     "mamba": ("encoder.d_model=16",),
+    "e_branchformer": ("encoder.d_model=16", "encoder.attention.n_heads=2"),
 }
 
 
@@ -427,7 +428,7 @@ class TestInsideTheEncoder:
                 layer.p = 0.0
         return encoder, decoder
 
-    @pytest.mark.parametrize("name", ["transformer", "conformer", "bilstm", "mamba"])
+    @pytest.mark.parametrize("name", SMALL)
     def test_loss_by_hand(self, name):
         encoder, decoder = self.small(name)
         inside = []
@@ -583,3 +584,13 @@ class TestLexicon:
         monkeypatch.setitem(sys.modules, "flashlight", None)
         with pytest.raises(ConfigError, match=r"pip install 'asr-lab\[lexicon\]'"):
             self.build()
+
+
+def test_a_run_keeps_its_prior(trained):
+    """In validation already, and from the checkpoint."""
+    from asr_lab.evaluate import evaluate
+
+    run, result = trained("encoder=bilstm", "decoding.beam=3", "decoding.prior_weight=0.3", "trainer.max_epochs=1")
+    assert evaluate(run, ["test"])["test"]["wer"] == result["metrics"]["test/wer"]
+    saved = torch.load(run.checkpoints / "best.ckpt", weights_only=False)["state_dict"]["decoder.prior"]
+    assert saved.sum().item() == pytest.approx(1.0, abs=1e-4)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from asr_lab.build import build
-from asr_lab.errors import ConfigError
 from asr_lab.evaluate import evaluate, score
 from asr_lab.files import read_jsonl
 from asr_lab.run import Run
@@ -27,13 +26,10 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
 
     from .conftest import composed
 
-    more = ["encoder.n_layers=2"] if decoder == "ctc_inter" and encoder in QUICK else []  # a layer inside
-    try:
-        parts = build(resolved(composed(*tiny(tones, f"encoder={encoder}", f"decoder={decoder}", *more))))
-    except ConfigError as error:
-        if decoder != "ctc_inter" or encoder in QUICK:
-            raise
-        pytest.skip(str(error))
+    if decoder == "ctc_inter" and encoder not in QUICK:
+        pytest.skip("not every encoder has layers to listen at: tests/test_ctc.py")
+    more = ["encoder.n_layers=2"] if decoder == "ctc_inter" else []
+    parts = build(resolved(composed(*tiny(tones, f"encoder={encoder}", f"decoder={decoder}", *more))))
     for layer in parts.task.modules():
         if hasattr(layer, "p"):  # dropout of any kind
             layer.p = 0.0
