@@ -1,5 +1,6 @@
 """What every decoder and every search promises, for each YAML of conf/decoder and conf/decoding."""
 
+import importlib.util
 import inspect
 from functools import partial
 
@@ -26,7 +27,9 @@ SMALL = {
 # One label an utterance, whatever its length.
 ONE_LABEL = ("keyword",)
 # Searches beside the one that a decoder brings.
-MORE_SEARCHES: dict[str, tuple[str, ...]] = {}
+MORE_SEARCHES: dict[str, tuple[str, ...]] = {
+    "ctc": ("ctc_lexicon",) if importlib.util.find_spec("flashlight") else (),
+}
 
 
 def searches(*, wants: str = "") -> list:
