@@ -12,18 +12,19 @@ from asr_lab.errors import ConfigError, DataError
 from asr_lab.paths import conf_dir
 from asr_lab.sweep.cell import resolved
 
-from .conftest import RATE, choices, composed, make_run, tiny
+from .conftest import RATE, choices, composed, make_run, tiny, tiny_lm
 
 # Nested ones, such as frontend/cmvn, too; corpora have a test of their own.
 GROUPS = sorted({str(p.parent.relative_to(conf_dir())) for p in conf_dir().rglob("*.yaml")} - {".", "data"})
 GROUPS = [g for g in GROUPS if not g.startswith("hydra/")]
+LM_GROUPS = ("model", "text")  # of config lm
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 
 
 def test_every_group_is_in_the_schema_and_back():
-    from asr_lab.schema import Config
+    from asr_lab.schema import Config, LmConfig
 
-    fields = set(Config.__dataclass_fields__) - {
+    fields = set(Config.__dataclass_fields__ | LmConfig.__dataclass_fields__) - {
         "experiment",
         "question",
         "seed",
@@ -70,17 +71,26 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         extra += ["tokenizer=words"]
     if (group, choice) == ("frontend/head", "learned_filters"):
         extra = ["frontend=waveform"]
+    if (group, choice) == ("lm", "neural"):
+        model = make_run(tmp_path / "lm", tiny_lm(tones, "trainer.max_steps=2"), config="lm")
+        train(model)
+        extra = [f"lm.model.run={model.folder}", "lm.use=rescoring"]
     if (group, choice) == ("logger", "wandb"):
         pytest.skip("needs a service: tests/test_tracking.py")
-    run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
+    if group in LM_GROUPS:
+        small = tiny_lm(tones, f"{group}={choice}", "trainer.max_steps=2")
+        run = make_run(tmp_path / "run", small, config="lm")
+    else:
+        run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
     result = train(run)
     assert result["status"] == "done"
     if group.partition("/")[0] in run.config:  # debug and logger change other groups, or no number
         assert result["factors"].get(group, choice) == choice
     assert result["steps"] == 2
     assert result["parameters"] > 1000
-    assert {"val/wer", "test/wer", "test/cer", "test/loss"} <= result["metrics"].keys()
-    assert run.hyps_file("test").exists()
+    scores = {"val/ppl", "test/ppl"} if group in LM_GROUPS else {"val/wer", "test/wer", "test/cer"}
+    assert {"test/loss", *scores} <= result["metrics"].keys()
+    assert run.rows_file("test").exists()
 
 
 @pytest.mark.parametrize("corpus", choices("data"))

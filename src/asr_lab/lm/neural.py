@@ -76,6 +76,11 @@ class NeuralLm(nn.Module):
         """The sentences `rows` (M,), in that order"""
         return LmState(state.scores[rows], tuple(m[rows] for m in state.memory))
 
+    def replaced(self, state: LmState, part: LmState, rows: Tensor) -> LmState:
+        """`state` with the sentences of `part` in the places `rows` (M,), for a search in which only some grow."""
+        memory = tuple(_put(m, p, rows) for m, p in zip(state.memory, part.memory, strict=True))
+        return LmState(_put(state.scores, part.scores, rows), memory)
+
     def _after(self, labels: Tensor, memory: Memory) -> LmState:
         hidden, memory = self.step(self._embedded(labels), memory)
         return LmState(self._log_probs(hidden), memory)
@@ -86,3 +91,13 @@ class NeuralLm(nn.Module):
     def _log_probs(self, hidden: Tensor) -> Tensor:
         scores = linear(self.dropout(hidden), self.embedding.weight, self.output_bias)
         return scores.float().log_softmax(dim=-1)
+
+
+def _put(whole: Tensor, part: Tensor, rows: Tensor) -> Tensor:
+    """(N,...), (M,...), (M,) -> (N,...): where one of them has more keys, the other gets zeros behind its own"""
+    sizes = [max(pair) for pair in zip(whole.shape[1:], part.shape[1:], strict=True)]
+    whole, part = (
+        pad(t, [n for size, has in zip(sizes[::-1], t.shape[:0:-1], strict=True) for n in (0, size - has)])
+        for t in (whole, part)
+    )
+    return whole.index_copy(0, rows, part.to(whole.dtype))

@@ -101,8 +101,10 @@ def _plain(node: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} is missing; give it as {error.full_key}=VALUE") from None
     except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, AsrLabError):  # a resolver's
-            raise error.__cause__ from None
+        cause: BaseException | None = error
+        while cause := cause.__cause__ or cause.__context__:
+            if isinstance(cause, AsrLabError):  # a resolver's
+                raise cause from None
         raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(plain, dict)
     return plain  # pyright: ignore[reportReturnType]
