@@ -343,6 +343,7 @@ def test_fusion_gives_what_was_taught(lm_run):
         return trained_model(tokenizer, str(lm_run.folder), lm_run.fingerprint)
 
     fusion = Fusion(tokenizer, [], made, weight=0.7, bonus=0.5, use="fusion")
+    assert fusion.replaced == fusion.model.replaced  # for searches whose hypotheses grow unevenly
     rows = read_jsonl(lm_run.rows_file("test"))
     total = fusion.total([tokenizer.encode(r["text"]) for r in rows], torch.device("cpu"))
     expected = [-0.7 * r["nats"] + 0.5 * (r["labels"] - 1) for r in rows]
@@ -394,11 +395,7 @@ def test_a_language_model_that_does_not_fit_is_one_line(damage, says, lm_run, to
 
 def test_the_command_line_says_so_too(asr_lab, lm_run, tones, tmp_path):
     speech = make_run(tmp_path / "run", tiny(tones))
-    for value, says in [
-        ("", "lm.model.run is missing"),
-        ("nowhere", "no run 'nowhere'"),
-        (speech.folder, "a speech re"),
-    ]:
+    for value, says in [("", "lm.model.run is missing"), (speech.folder, "a speech recogniser's run")]:
         given = [f"lm.model.run={value}"] if value else []
         assert says in only_line(asr_lab("train", *tiny(tones), "lm=neural", *given, cwd=tmp_path))
     with pytest.raises(AsrLabError, match="a speech recogniser's is wanted"):

@@ -10,18 +10,18 @@ from asr_lab.run import find_run
 from asr_lab.text.tokenizer import Tokenizer
 
 
-def trained_model(tokenizer: Tokenizer, run: str, fingerprint: str) -> NeuralLm:
+def trained_model(tokenizer: Tokenizer, run: str | int, fingerprint: str) -> NeuralLm:
     """The model of a run's best checkpoint, in evaluation mode, its weights fixed.
 
     Args:
-        run: its folder, or the beginning of its cell name or fingerprint.
+        run: its folder, or the beginning of its cell name or fingerprint (which may be digits only: a number in YAML).
         fingerprint: the run that was meant when this configuration was frozen.
 
     Raises:
         RunError: there is no such run, it is a speech recogniser's, is another than was meant or has not finished, or
             its labels are not those of `tokenizer`.
     """
-    found = find_run(run, kind="lm")
+    found = find_run(str(run), kind="lm")
     if found.fingerprint != fingerprint:
         raise RunError(
             f"{found.folder}: language model {found.fingerprint}, but {fingerprint} is wanted; set lm.model.run to "
