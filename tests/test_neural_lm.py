@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -400,3 +402,19 @@ def test_the_command_line_says_so_too(asr_lab, lm_run, tones, tmp_path):
         assert says in only_line(asr_lab("train", *tiny(tones), "lm=neural", *given, cwd=tmp_path))
     with pytest.raises(AsrLabError, match="a speech recogniser's is wanted"):
         find_run(str(lm_run.folder))
+
+
+@pytest.mark.slow
+def test_two_processes_count_every_sentence_once(tones, tmp_path):
+    overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_steps=2"]
+    run = make_run(tmp_path / "run", tiny_lm(tones, *overrides), config="lm")
+    command = [sys.executable, "-m", "asr_lab.train", str(run.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = run.result()["metrics"]
+    for split in ("val", "test"):
+        rows = read_jsonl(run.rows_file(split))
+        assert len(rows) == len({r["id"] for r in rows}) == 6
+        loss = sum(r["nats"] for r in rows) / sum(r["labels"] for r in rows)
+        assert metrics[f"{split}/loss"] == pytest.approx(loss, rel=1e-5)
+        assert metrics[f"{split}/ppl"] == pytest.approx(math.exp(loss), rel=1e-5)

@@ -45,17 +45,9 @@ class LmTask(Task):
         """Loss of a batch in nats per label; in val and test the sentences are also counted."""
         losses = self.model.loss(batch.labels, batch.label_lens)  # (B,)
         loss = losses.sum() / batch.n_labels
-        is_train = stage == "train"
-        # With labels as the weight, Lightning's mean over batches is the mean over the corpus.
-        self.log(
-            f"{stage}/loss",
-            loss,
-            on_step=is_train,
-            on_epoch=not is_train,
-            batch_size=batch.n_labels,
-            sync_dist=not is_train,
-        )
-        if not is_train:
+        if stage == "train":
+            self.log("train/loss", loss, on_step=True, on_epoch=False)
+        else:  # its loss is one of the rates
             rows = sentences(batch, losses)
             self.rates(stage).update(rows)
             self.rows[stage] += rows

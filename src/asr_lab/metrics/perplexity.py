@@ -10,8 +10,8 @@ from torchmetrics import Metric
 class Perplexity(Metric):
     """exp(-log p / n) over all sentences of a split, n the labels (`ppl`) or the words (`ppl_word`).
 
-    The end of a sentence is one more label, and one more word. A model that knows nothing has ppl = V + 1. The state is
-    summed over processes; who computes also resets.
+    The end of a sentence is one more label, and one more word. A model that knows nothing has ppl = V + 1. `loss` is
+    -log p in nats per label. The state is summed over processes; who computes also resets.
     """
 
     full_state_update = False
@@ -31,8 +31,6 @@ class Perplexity(Metric):
         self.words += sum(row["words"] for row in rows)
 
     def compute(self) -> dict[str, Tensor]:
-        """{"ppl": (), "ppl_word": ()}"""
-        return {
-            "ppl": (self.nats / self.labels).exp().float(),
-            "ppl_word": (self.nats / self.words).exp().float(),
-        }
+        """{"loss": (), "ppl": (), "ppl_word": ()}"""
+        per_label, per_word = self.nats / self.labels, self.nats / self.words
+        return {"loss": per_label.float(), "ppl": per_label.exp().float(), "ppl_word": per_word.exp().float()}
