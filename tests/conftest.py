@@ -125,12 +125,31 @@ def tiny(manifest: Path, *overrides: str) -> list[str]:
     return [*base, *overrides]
 
 
-def make_run(folder: Path, overrides: list[str]) -> Run:
+def tiny_lm(manifest: Path, *overrides: str) -> list[str]:
+    """The same for a language model (config="lm") of the manifest's transcripts."""
+    choices = [o for o in overrides if "." not in o.partition("=")[0]]
+    small = {"d_embedding": 8, "d_hidden": 12, "d_model": 8, "n_layers": 1, "n_heads": 2}
+    model = composed(*choices, config="lm").model
+    return [
+        "data=manifest",
+        f"data.manifest={manifest}",
+        "logger=none",
+        "runtime.n_threads=1",
+        "runtime.quiet=true",
+        "runtime.fast_malloc=false",
+        "text.batch_labels=40",
+        "trainer.max_epochs=2",
+        *(f"model.{k}={v}" for k, v in small.items() if k in model),
+        *overrides,
+    ]
+
+
+def make_run(folder: Path, overrides: list[str], config: str = "config") -> Run:
     """A frozen run in `folder`."""
-    cfg = composed(*overrides)
-    config = resolved(cfg)
-    run = Run(folder, config, factors(cfg.hydra, config))
-    run.freeze(rerun=config["runtime"]["rerun"])
+    cfg = composed(*overrides, config=config)
+    values = resolved(cfg)
+    run = Run(folder, values, factors(cfg.hydra, values))
+    run.freeze(rerun=values["runtime"]["rerun"])
     return run
 
 

@@ -84,9 +84,9 @@ def test_resumed_within_an_epoch_equals_uninterrupted(changes, trained, tones, t
     compare_with_resumed(whole_run, whole, tmp_path / "cut", often, stop=stop, resumed=stop)
 
 
-def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed: int) -> None:
+def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed: int, config: str = "config") -> None:
     """A run stopped at step `stop` that goes on from step `resumed` ends with the numbers of an uninterrupted one."""
-    make_run(folder, overrides)
+    make_run(folder, overrides, config)
     assert interrupted_at(folder, step=stop) == 143
     cut = Run.open(folder)
     assert cut.result()["status"] == "interrupted"
@@ -95,7 +95,7 @@ def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed
     assert result["resumed_at_step"] == resumed
     assert result["metrics"] == whole["metrics"]
     assert result["steps"] == whole["steps"]
-    assert cut.hyps_file("test").read_bytes() == whole_run.hyps_file("test").read_bytes()
+    assert cut.rows_file("test").read_bytes() == whole_run.rows_file("test").read_bytes()
 
     def curve(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(run.metrics_file)]
@@ -109,17 +109,17 @@ def interrupted_at(folder, step: int) -> int:
     """Exit status of a cell's process that gets SIGTERM at a step (a child of this process: no imports to wait for)."""
     pid = os.fork()
     if pid == 0:
-        from asr_lab.task import SpeechTask
+        from asr_lab.base_task import Task
         from asr_lab.train import main
 
-        real = SpeechTask.training_step
+        real = Task.training_step
 
         def training_step(self, batch, batch_idx):
             if self.trainer.global_step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             return real(self, batch, batch_idx)
 
-        SpeechTask.training_step = training_step
+        Task.training_step = training_step
         code = 1
         try:
             code = main(str(folder))

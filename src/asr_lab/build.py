@@ -24,6 +24,8 @@ GIVEN = {
     "decoder": {"in_dim", "n_labels"},
     "decoding": {"decoder", "lm", "tokenizer", "train_texts"},
     "lm": {"tokenizer", "train_texts"},
+    "text": {"corpus", "tokenizer", "seed", "n_workers"},
+    "model": {"n_labels"},
     "optimizer": {"params"},
     "schedule": {"total_steps"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
@@ -58,6 +60,7 @@ def build(config: dict[str, Any]) -> Parts:
     data.check_frames(output_lengths, task.decoder.min_frames)
     if data.open_cache(make(config, "cache"), identity(config)):
         data.check_frames(output_lengths, task.decoder.min_frames)
+    task.belongings["moments"] = data.moments()
     return Parts(data, task)
 
 

@@ -96,7 +96,7 @@ class Cell(NamedTuple):
             decoded = task.decode(hidden, lens)
             seconds += time.perf_counter() - start
             audio_seconds += batch.seconds
-            rows += task.rows(batch, decoded)
+            rows += task.as_rows(batch, decoded)
         rates.update(rows)
         scores = {k: float(v) for k, v in rates.compute().items()} | {
             "utterances": len(rows),

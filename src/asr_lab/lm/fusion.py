@@ -45,6 +45,8 @@ class Fusion:
         given = {"tokenizer": tokenizer, "train_texts": train_texts}
         wanted = inspect.signature(model).parameters
         self.model: LanguageModel = model(**{k: v for k, v in given.items() if k in wanted})
+        if hasattr(self.model, "replaced"):  # a state of its own kind knows how to be put together from two
+            self.replaced = self.model.replaced  # pyright: ignore[reportAttributeAccessIssue]
         self.weight, self.bonus = weight, bonus
         changes = weight != 0 or bonus != 0
         self.in_search = changes and use == "fusion"
