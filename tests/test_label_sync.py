@@ -1,12 +1,11 @@
 """The label-synchronous search finds what enumeration finds, and ends as it promises."""
 
 import itertools
-import math
 
 import pytest
 import torch
 
-from asr_lab.decoding.label_sync import Ranking, Term, label_sync, label_sync_scores
+from asr_lab.decoding.label_sync import Ranking, Term, label_sync
 
 V = 3
 PLAIN = Ranking(length_norm=0.0, label_bonus=0.0, coverage=0.0, coverage_floor=0.01)
