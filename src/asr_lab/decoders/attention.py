@@ -1,4 +1,4 @@
-"""Listen, attend and spell (Chan et al. 2016): a recurrent decoder that looks at the encoder's frames for each label."""
+"""Listen, attend and spell (Chan et al. 2016): a recurrent decoder that looks at the frames for each label."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.attention_rules import Projected
-from asr_lab.layers.dropout import Dropout
 from asr_lab.layers.label_loss import smoothed_nll, with_end, with_start
 from asr_lab.layers.label_rnn import LabelRnn, LayerStates
 from asr_lab.layers.masks import valid_frames
@@ -33,9 +32,7 @@ class RecurrentDecoder(nn.Module):
     is read is, with that probability, one drawn from the decoder's own distribution instead of the right one.
     """
 
-    def __init__(
-        self, n_labels: int, rnn: LabelRnn, d_context: int, scheduled_sampling: float, label_smoothing: float
-    ):
+    def __init__(self, n_labels: int, rnn: LabelRnn, d_context: int, scheduled_sampling: float, label_smoothing: float):
         super().__init__()
         for name, value in (("scheduled_sampling", scheduled_sampling), ("label_smoothing", label_smoothing)):
             if not 0 <= value <= 1:

@@ -117,7 +117,8 @@ class AdditiveAttention(_Rule):
         query = self.linear_q(query)
         if query.shape[1] <= BLOCK:
             return self._fit(query, keys)[:, None]
-        blocks = [self._fit_again(q, keys) for q in query.split(BLOCK, dim=1)]
+        fit = self._fit_again if torch.is_grad_enabled() else self._fit
+        blocks = [fit(q, keys) for q in query.split(BLOCK, dim=1)]
         return torch.cat(blocks, dim=1)[:, None]
 
     def _fit_again(self, query: Tensor, keys: Tensor) -> Tensor:
