@@ -21,7 +21,6 @@ class State(NamedTuple):
     layers: LayerStates
     context: Tensor  # (N, C)
     weights: Tensor | None  # (N, H, U), None without attention
-    summary: Tensor  # (N, d_hidden), of labels and context: what predicts the next label
 
 
 class RecurrentDecoder(nn.Module):
@@ -49,7 +48,7 @@ class RecurrentDecoder(nn.Module):
     at_once = True  # no label's state depends on what another looked at
 
     def remember(self, hidden: Tensor, lens: Tensor) -> State:
-        """(B,U,D), (B,) -> the state of B hypotheses before the beginning; its summary is of no use"""
+        """(B,U,D), (B,) -> the state of B hypotheses before the beginning"""
         raise NotImplementedError
 
     def fed(self, context: Tensor) -> Tensor | None:
@@ -76,20 +75,20 @@ class RecurrentDecoder(nn.Module):
         """(B,U,D), (B,), (B,L) -> (B,L+1,V+1) log-probabilities of each label and the end"""
         state, read = self.remember(hidden, lens), with_start(labels, self.end)
         if self.at_once and not sampling:
-            return self.log_probs(self._all_steps(state, read))
-        summaries = []
+            return self._all_steps(state, read)
+        queries, contexts = [], []
         for i, right in enumerate(read.unbind(1)):
             state = self.step(state, self._sampled(state, right, sampling) if i and sampling else right)
-            summaries.append(state.summary)
-        return self.log_probs(torch.stack(summaries, dim=1))
+            queries.append(state.layers[-1][0])
+            contexts.append(state.context)
+        return self.predict(torch.stack(queries, dim=1), torch.stack(contexts, dim=1))
 
     def _all_steps(self, state: State, read: Tensor) -> Tensor:
-        """labels (B,L+1) -> summaries (B,L+1,d_hidden), without a loop"""
+        """labels (B,L+1) -> (B,L+1,V+1), without a loop"""
         fed = self.fed(state.context)
         fed = None if fed is None else fed[:, None].expand(-1, read.shape[1], -1)
         query = self.rnn.run(read, fed, state.layers)
-        context, _ = self.look(state.memory, query, None)
-        return torch.tanh(self.join(torch.cat([query, context.to(query.dtype)], dim=-1)))
+        return self.predict(query, self.look(state.memory, query, None)[0])
 
     @torch.no_grad()
     def _sampled(self, state: State, right: Tensor, sampling: float) -> Tensor:
@@ -97,9 +96,10 @@ class RecurrentDecoder(nn.Module):
         own = torch.multinomial(self.scores(state)[:, : self.end].softmax(dim=1), 1)[:, 0]
         return torch.where(torch.rand(right.shape, device=right.device) < sampling, own, right)
 
-    def log_probs(self, summaries: Tensor) -> Tensor:
-        """(...,d_hidden) -> (...,V+1), in float32 at least whatever the autocast"""
-        logits = self.output(self.rnn.dropout(summaries))
+    def predict(self, query: Tensor, context: Tensor) -> Tensor:
+        """(...,d_hidden), (...,C) -> (...,V+1) log-probabilities, in float32 at least whatever the autocast"""
+        joined = torch.tanh(self.join(torch.cat([query, context.to(query.dtype)], dim=-1)))
+        logits = self.output(self.rnn.dropout(joined))
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
 
     def min_frames(self, labels: Tensor, label_lens: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class RecurrentDecoder(nn.Module):
 
     def scores(self, state: State) -> Tensor:
         """(N,V+1) log-probabilities of what comes next"""
-        return self.log_probs(state.summary)
+        return self.predict(state.layers[-1][0], state.context)
 
     def advance(self, state: State, labels: Tensor) -> State:
         """The state after labels (N,)"""
@@ -124,19 +124,16 @@ class RecurrentDecoder(nn.Module):
         """The hypotheses `rows` (M,)"""
         layers = tuple(tuple(x[rows] for x in layer) for layer in state.layers)
         weights = None if state.weights is None else state.weights[rows]
-        return State(state.memory.select(rows), layers, state.context[rows], weights, state.summary[rows])
+        return State(state.memory.select(rows), layers, state.context[rows], weights)
 
     def step(self, state: State, labels: Tensor) -> State:
         """The state after labels (N,); the beginning (V) comes first"""
         memory = state.memory
         layers = self.rnn.step(labels, self.fed(state.context), state.layers)
-        query = layers[-1][0]
         before = None if state.weights is None else memory.by_utterance(state.weights).transpose(1, 2)
-        context, weights = self.look(memory, memory.by_utterance(query), before)
-        context = context.flatten(0, 1)
+        context, weights = self.look(memory, memory.by_utterance(layers[-1][0]), before)
         weights = None if weights is None else weights.transpose(1, 2).flatten(0, 1)
-        summary = torch.tanh(self.join(torch.cat([query, context.to(query.dtype)], dim=-1)))
-        return State(memory, layers, context, weights, summary)
+        return State(memory, layers, context.flatten(0, 1), weights)
 
 
 class AttentionDecoder(RecurrentDecoder):
@@ -172,7 +169,7 @@ class AttentionDecoder(RecurrentDecoder):
         known = self.rule.project(hidden.masked_fill(~mask[:, :, None], 0))
         context = known.values.new_zeros(len(lens), self.rule.out_dim)
         memory = SharedMemory((known.keys, known.values, mask[:, None]), 1)
-        return State(memory, self.rnn.begin(self.join.weight[:1].expand(len(lens), -1)), context, None, context)
+        return State(memory, self.rnn.begin(context), context, None)
 
     def fed(self, context: Tensor) -> Tensor | None:
         return context if self.input_feeding else None

@@ -41,7 +41,7 @@ class Seq2SeqDecoder(RecurrentDecoder):
         first = torch.tanh(self.first(context[:, 0])).chunk(len(self.rnn.layers), dim=1)
         zeros = self.rnn.begin(first[0])
         layers = tuple((h, *rest) for h, (_, *rest) in zip(first, zeros, strict=True))
-        return State(SharedMemory((context,), 1), layers, context[:, 0], None, context[:, 0])
+        return State(SharedMemory((context,), 1), layers, context[:, 0], None)
 
     def fed(self, context: Tensor) -> Tensor | None:
         return context

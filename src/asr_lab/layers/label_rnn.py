@@ -31,11 +31,10 @@ class LabelRnn(nn.Module):
         self.layers = nn.ModuleList(cell(in_dim=width, d_hidden=d_hidden) for width in widths)
 
     def begin(self, like: Tensor) -> LayerStates:
-        """Zeros for as many sequences as `like` (N,...) has rows, of its type and device"""
-        return tuple(
-            tuple(like.new_zeros(like.shape[0], layer.out_dim) for _ in range(layer.n_states))  # pyright: ignore
-            for layer in self.layers
-        )
+        """Zeros for as many sequences as `like` (N,...) has rows, of its device and its type, float32 at least"""
+        zeros = like.new_zeros(len(like), self.embedding.embedding_dim)
+        zeros = zeros.to(torch.promote_types(like.dtype, torch.float32))
+        return tuple((zeros,) * layer.n_states for layer in self.layers)  # pyright: ignore[reportGeneralTypeIssues]
 
     def run(self, labels: Tensor, fed: Tensor | None, states: LayerStates) -> Tensor:
         """(N,L), (N,L,d_fed) or None -> (N,L,d_hidden); a position depends on no later label"""
