@@ -30,6 +30,7 @@ def learnt_by_heart(overrides: list[str]) -> None:
 
     from .conftest import composed
 
+    torch.manual_seed(0)
     parts = build(resolved(composed(*overrides)))
     for layer in parts.task.modules():
         if hasattr(layer, "p"):  # dropout of any kind
@@ -46,7 +47,8 @@ def learnt_by_heart(overrides: list[str]) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.task.parameters(), 1.0)
         optimizer.step()
-        if step % 20 == 19 and loss < 0.05:
+        # Not before batch norm's running statistics, which evaluation goes by, have forgotten where they began.
+        if step % 20 == 19 and step > 50 and loss < 0.02:
             break
     parts.task.eval()
     rows = parts.task.transcribe(batch, *parts.task.encoder(batch.feats, batch.feat_lens))
