@@ -57,7 +57,9 @@ BESIDE = {
     "encoder/cell": ["encoder=bilstm"],
     "encoder/connection": ["encoder=bilstm"],
     "encoder/readout": ["encoder=bilstm"],
-    "decoder/readout": ["decoder=keyword"],
+    "decoder/readout": ["decoder=seq2seq"],
+    "decoder/rule": ["decoder=attention"],
+    "decoder/cell": ["decoder=attention"],
 }
 PACKAGES = {("lm", "kenlm"): "kenlm", ("decoding", "ctc_lexicon"): "flashlight.lib.text"}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from asr_lab.errors import DataError
 from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.readout import fit_to
 
 
 class KeywordDecoder(nn.Module):
@@ -29,8 +30,7 @@ class KeywordDecoder(nn.Module):
 
     def attach(self, encoder: Any) -> None:
         """The last state of an encoder of two directions is the last frame of one and the first of the other."""
-        if hasattr(self.readout, "n_directions"):
-            self.readout.n_directions = 2 if getattr(encoder, "bidirectional", False) else 1
+        fit_to(self.readout, encoder)
 
     def logits(self, hidden: Tensor, lens: Tensor) -> Tensor:
         """(B,U,D), (B,) -> (B,V), in float32 whatever the autocast"""
