@@ -25,6 +25,10 @@ class Grammar(NamedTuple):
     leave: Tensor  # (W,) of going on from an entry by no arc of its own, to any entry
     anyway: Tensor  # (W,) of an entry that is come to so
 
+    def to(self, device: torch.device) -> "Grammar":
+        moved = {k: t.to(device) for k, t in self._asdict().items() if isinstance(t, Tensor)}
+        return self._replace(**moved)
+
     def weight(self, entries: list[int]) -> float:
         """The sequence's whole weight, the end included."""
         if not entries:

@@ -35,7 +35,7 @@ class Passing:
     """
 
     def __init__(self, decoder: Any, grammar: Grammar, beam: int, device: torch.device):
-        self.grammar = Grammar(*(t.to(device) if isinstance(t, Tensor) else t for t in grammar))
+        self.grammar = grammar.to(device)
         self.beam, self.device, self.decoder = beam, device, decoder
         n, join = decoder.n_states, grammar.join
         rows = [[*spelling, *join] for spelling in grammar.spellings]

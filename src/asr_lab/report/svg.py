@@ -183,10 +183,10 @@ def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]], title: str) 
         turned = Markup('<g transform="translate({:.1f} {}) rotate(-60)">{}</g>')
         parts.append(turned.format(left + middle, top - 6, _text(_cut(name, 14), 0, 0, title=name)))
         for j, n in enumerate(row):
-            box = {"x": left + cell * j, "y": top + cell * i, "width": cell - 1, "height": cell - 1}
+            box: dict[str, float | str] = {"x": left + cell * j, "y": top + cell * i}
+            box |= {"width": cell - 1, "height": cell - 1, "style": "fill: var(--c, #0072b2)"}
             # At least a trace of colour: one mistake among hundreds is what one looks for.
             box["fill-opacity"] = f"{0.15 + 0.85 * n / sum(row):.2f}" if n else "0.03"
-            box["style"] = "fill: var(--c, #0072b2)"
             parts.append(_tag("rect", cls="c0", title=f"{name} as {names[j]}: {n:,}", **box))
     return Markup("\n").join([*parts, Markup("</svg>")])
 
