@@ -30,6 +30,8 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
     for layer in parts.task.modules():
         if hasattr(layer, "p"):  # dropout of any kind
             layer.p = 0.0
+        if hasattr(layer, "label_smoothing"):
+            layer.label_smoothing = 0.0
     batch = next(iter(parts.data.loader("train")))
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(parts.task.parameters(), lr=1e-2)
@@ -40,7 +42,7 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.task.parameters(), 1.0)
         optimizer.step()
-        if step % 20 == 19 and loss < 0.05:
+        if step % 20 == 19 and loss < 0.02:  # less than one wrong label
             break
     parts.task.eval()
     rows = parts.task.transcribe(batch, *parts.task.encoder(batch.feats, batch.feat_lens))

@@ -47,8 +47,9 @@ class TransformerDecoder(nn.Module):
             raise ValueError(f"n_layers must be at least 1, {n_layers} came")
         self.n_labels, self.label_smoothing = n_labels, label_smoothing
         self.embed = nn.Embedding(n_labels + 1, d_model)
-        nn.init.normal_(self.embed.weight, std=d_model**-0.5)  # `place` multiplies by the square root of d_model
-        self.place = PlacedInput(d_model, scaled=True, absolute=True)
+        # As an output layer the matrix wants small weights; `place` makes up for them, as published.
+        nn.init.normal_(self.embed.weight, std=d_model**-0.5 if tied else 1.0)
+        self.place = PlacedInput(d_model, scaled=tied, absolute=True)
         self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(Block(in_dim, d_model, n_heads, ff_expansion, dropout) for _ in range(n_layers))
         self.norm_out = nn.LayerNorm(d_model)
