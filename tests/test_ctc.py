@@ -7,12 +7,18 @@ import torch
 
 from asr_lab.decoders.ctc import CtcDecoder
 from asr_lab.decoding.ctc import CtcSearch
+from asr_lab.lm import NoFusion
 
 
 @pytest.fixture
 def decoder() -> CtcDecoder:
     torch.manual_seed(0)
     return CtcDecoder(in_dim=5, n_labels=3, dropout=0.0, loss_on_cpu=False).eval()
+
+
+def search(decoder, lm=None, **keys):
+    values = {"beam": 1, "n_tokens": 100, "min_log_prob": -torch.inf, "prior_weight": 0.0} | keys
+    return CtcSearch(decoder, lm or NoFusion(), **values)
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,7 +62,7 @@ def test_impossible_labels_are_infinite_not_hidden(decoder):
 def test_greedy_merges_repeats_and_drops_blanks(decoder):
     path = [0, 1, 1, 0, 1, 2, 2, 3, 0, 3]
     decoder.log_probs = lambda hidden: torch.nn.functional.one_hot(torch.tensor([path, path]), 4).float().log()
-    [full], [short] = CtcSearch(decoder, beam=1)(torch.zeros(2, 10, 5), torch.tensor([10, 3]))
+    [full], [short] = search(decoder)(torch.zeros(2, 10, 5), torch.tensor([10, 3]))
     assert full.labels == [0, 0, 1, 2, 2]
     assert full.score == 0.0
     assert full.frames == [1, 4, 5, 7, 9]
@@ -67,7 +73,7 @@ def test_greedy_score_is_the_score_of_its_path(decoder):
     hidden = torch.randn(3, 7, 5)
     lens = torch.tensor([7, 4, 1])
     best = decoder.log_probs(hidden).max(dim=-1).values
-    for i, [hyp] in enumerate(CtcSearch(decoder, beam=1)(hidden, lens)):
+    for i, [hyp] in enumerate(search(decoder)(hidden, lens)):
         assert hyp.score == pytest.approx(best[i, : lens[i]].sum().item(), rel=1e-5)
 
 
