@@ -47,6 +47,10 @@ class JointDecoder(nn.Module):
         """(B,U,D) -> (B,U,V+1)"""
         return self.ctc.log_probs(hidden)
 
+    def log_prior(self) -> Tensor:
+        """(V+1,)"""
+        return self.ctc.log_prior()
+
     def align(self, hidden: Tensor, lens: Tensor, labels: Tensor, label_lens: Tensor) -> list[list[Span]]:
         return self.ctc.align(hidden, lens, labels, label_lens)
 

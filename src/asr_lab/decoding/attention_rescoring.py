@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_lab.decoding.joint import need_both
+from asr_lab.layers.ctc_alignments import log_likelihood
 from asr_lab.types import Hypothesis
 
 
@@ -52,9 +53,8 @@ class RescoringSearch:
         # The end stands behind each, and keeps an empty batch of labels from being 0 wide.
         sequences = [[*s, 0] for s in sequences]
         labels = pad_sequence([torch.tensor(s, device=hidden.device) for s in sequences], batch_first=True)
-        frames, lens = self.decoder.log_probs(hidden).transpose(0, 1)[:, owners], lens[owners]
-        ctc = -torch.nn.functional.ctc_loss(frames, labels + 1, lens, label_lens, self.decoder.BLANK, "none")
-        log_probs, valid = self.decoder.posteriors(hidden[owners], lens, labels[:, :-1], label_lens)
+        ctc = log_likelihood(self.decoder.log_probs(hidden), lens, labels + 1, label_lens, owners)
+        log_probs, valid = self.decoder.posteriors(hidden[owners], lens[owners], labels[:, :-1], label_lens)
         n_end = log_probs.shape[2] - 1
         ends = torch.arange(labels.shape[1], device=labels.device) == label_lens[:, None]
         chosen = log_probs.gather(2, labels.masked_fill(ends, n_end)[:, :, None])[:, :, 0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asr_lab.decoding.label_sync import Ranking, Term, label_sync, label_sync_scores
-from asr_lab.layers.ctc_prefix import CtcPrefixScorer
+from asr_lab.layers.ctc_prefix_scorer import CtcPrefixScorer
 from asr_lab.types import Hypothesis
 
 PLAIN = Ranking(length_norm=0.0, label_bonus=0.0, coverage=0.0, coverage_floor=1.0)
