@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from asr_lab.clipping import Clipper, global_norm, gradients
 from asr_lab.decoders import Decoder
 from asr_lab.decoding import Search
+from asr_lab.distill import Distillation
 from asr_lab.encoders import Encoder
 from asr_lab.errors import DataError, ExplodedError
 from asr_lab.frontend import Head
@@ -35,6 +36,7 @@ class SpeechTask(LightningModule):
         decoder: Decoder,
         search: Search,
         lm: Fusion | NoFusion,
+        distill: Distillation,
         tokenizer: Tokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
@@ -46,8 +48,8 @@ class SpeechTask(LightningModule):
         super().__init__()
         self.head = head
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
-        # Neither is a module: a language model's weights are not this task's to train and to save.
-        self.search, self.lm = search, lm
+        # None of them is a module: the weights of a language model or a teacher are not this task's to train and save.
+        self.search, self.lm, self.distill = search, lm, distill
         # What using the trained weights takes beside them; saved in every checkpoint.
         self.belongings: dict[str, Any] = {"tokenizer": tokenizer}
         self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
@@ -81,11 +83,14 @@ class SpeechTask(LightningModule):
         # Per label, not per utterance: the scale of gradients then depends little on how long the utterances are. With
         # labels as the weight, Lightning's mean over batches is the mean over the corpus.
         n_labels = batch.label_lens.sum()
+        is_train, terms = stage == "train", dict(getattr(self.decoder, "terms", {}))
+        if is_train:
+            losses, more = self.distill(losses, self.decoder, batch, hidden, lens)
+            terms |= more
         loss = losses.sum() / n_labels
-        is_train = stage == "train"
-        terms = {f"loss_{k}": v.sum() / n_labels for k, v in getattr(self.decoder, "terms", {}).items()}
+        logged = {"loss": loss} | {f"loss_{k}": v.sum() / n_labels for k, v in terms.items()}
         self.log_dict(
-            {f"{stage}/{k}": v for k, v in {"loss": loss, **terms}.items()},
+            {f"{stage}/{k}": v for k, v in logged.items()},
             on_step=is_train,
             on_epoch=not is_train,
             batch_size=int(n_labels),

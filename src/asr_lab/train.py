@@ -72,6 +72,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         )
 
     parts.task.belongings["moments"] = parts.data.moments()
+    parts.task.distill.prepare(config, parts)
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = _checkpoint_place(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)

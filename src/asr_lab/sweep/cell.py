@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from asr_lab.errors import ConfigError
+from asr_lab.errors import AsrLabError, ConfigError
 from asr_lab.run import UNNUMBERED, Run, fingerprint
 
 SIZES = ("tiny", "small", "medium", "large")
@@ -14,9 +14,11 @@ SHORTHANDS = ("size", "match")  # not part of a run's identity, what they pick i
 
 
 def register_resolvers() -> None:
-    """`${cell_name:}`: an output folder, of the overrides that matter and the fingerprint; `${by_size:...}`: a size."""
+    """`${cell_name:}`: an output folder, of the overrides that matter and the fingerprint; `${by_size:...}`: a size;
+    `${run_fingerprint:RUN}`: what a finished run is."""
     OmegaConf.register_new_resolver("cell_name", _cell_name, replace=True)
     OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
+    OmegaConf.register_new_resolver("run_fingerprint", _run_fingerprint, replace=True)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
         from asr_lab.match import describe
 
         chosen["match.found"] = describe(config)
+    if "fingerprint" in config["distill"]:
+        chosen["distill.teacher"] = config["distill"]["fingerprint"]
     chosen["seed"] = config["seed"]
     return chosen
 
@@ -66,6 +70,12 @@ def _by_size(*values: Any, _root_: DictConfig) -> Any:
     if _root_.size not in SIZES:
         raise ConfigError(f"size: there is no {_root_.size!r}, choose among {', '.join(SIZES)}")
     return values[SIZES.index(_root_.size)]
+
+
+def _run_fingerprint(name: str) -> str:
+    from asr_lab.distill.teacher import finished_run
+
+    return finished_run(name).fingerprint
 
 
 def _cell_name(*, _root_: DictConfig) -> str:
@@ -90,6 +100,8 @@ def _plain(node: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} is missing; give it as {error.full_key}=VALUE") from None
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, AsrLabError):  # of a resolver of ours
+            raise error.__cause__ from None
         raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(plain, dict)
     return plain  # pyright: ignore[reportReturnType]
