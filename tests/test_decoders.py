@@ -26,7 +26,10 @@ SMALL = {
 # One label an utterance, whatever its length.
 ONE_LABEL = ("keyword",)
 # Searches beside the one that a decoder brings.
-MORE_SEARCHES: dict[str, tuple[str, ...]] = {"joint": ("ctc", "attention", "attention_rescoring")}
+MORE_SEARCHES: dict[str, tuple[str, ...]] = {
+    "ctc": ("ctc_lexicon",),
+    "joint": ("ctc", "attention", "attention_rescoring"),
+}
 
 
 def searches(*, wants: str = "") -> list:

@@ -21,9 +21,7 @@ class CtcSearch:
     """
 
     def __init__(self, decoder: Any, lm: Any, beam: int, n_tokens: int, min_log_prob: float, prior_weight: float):
-        for name, value in (("beam", beam), ("n_tokens", n_tokens)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, {value} came")
+        check_counts(beam=beam, n_tokens=n_tokens)
         if prior_weight < 0 or not math.isfinite(prior_weight):
             raise ValueError(f"prior_weight must not be negative, {prior_weight} came")
         if prior_weight and not hasattr(decoder, "log_prior"):
@@ -54,6 +52,12 @@ class CtcSearch:
         """(B,U,D) -> (B,U,V+1) log-probabilities of each frame, less the prior's share"""
         scores = self.decoder.log_probs(hidden)
         return scores - self.prior_weight * self.decoder.log_prior() if self.prior_weight else scores
+
+
+def check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, {value} came")
 
 
 def best_path(scores: Tensor, lens: Tensor) -> list[Hypothesis]:
