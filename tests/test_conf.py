@@ -60,6 +60,10 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
         (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
+    if group == "decoding" and choice in choices("decoder"):
+        extra = [f"decoder={choice}"]
+    if group in ("decoder/rule", "decoder/cell", "decoder/readout"):
+        extra = [f"decoder={'seq2seq' if group == 'decoder/readout' else 'attention'}"]
     if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
         extra = ["encoder=bilstm"]
     if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label

@@ -22,15 +22,19 @@ QUICK = ("bilstm", "conformer")
 @pytest.mark.parametrize("decoder", choices("decoder"))
 @pytest.mark.parametrize("encoder", families(*QUICK))
 def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
+    learnt_by_heart(tiny(tones, f"encoder={encoder}", f"decoder={decoder}"))
+
+
+def learnt_by_heart(overrides: list[str]) -> None:
     from asr_lab.sweep.cell import resolved
 
     from .conftest import composed
 
-    parts = build(resolved(composed(*tiny(tones, f"encoder={encoder}", f"decoder={decoder}"))))
+    parts = build(resolved(composed(*overrides)))
     for layer in parts.task.modules():
         if hasattr(layer, "p"):  # dropout of any kind
             layer.p = 0.0
-        if hasattr(layer, "label_smoothing"):
+        if hasattr(layer, "label_smoothing"):  # has a loss of its own that no learning ends
             layer.label_smoothing = 0.0
     batch = next(iter(parts.data.loader("train")))
     torch.manual_seed(0)

@@ -26,6 +26,8 @@ class JointDecoder(nn.Module):
         self.attention: Any = attention(in_dim=in_dim, n_labels=n_labels)
         self.ctc_weight, self.BLANK = ctc_weight, self.ctc.BLANK
         self.terms: dict[str, Tensor] = {}  # of the last loss
+        if hasattr(self.attention, "attended"):
+            self.attended = self.attention.attended
 
     def attach(self, encoder: nn.Module) -> None:
         for part in (self.ctc, self.attention):

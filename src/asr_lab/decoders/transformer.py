@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.label_loss import smoothed_nll, with_end, with_start
 from asr_lab.layers.masks import valid_frames
-from asr_lab.layers.per_utterance import PerUtterance
 from asr_lab.layers.positions import PlacedInput
+from asr_lab.layers.shared_memory import SharedMemory
 
 
 class TransformerState(NamedTuple):
     """N hypotheses after P - 1 labels each."""
 
-    memory: PerUtterance  # of each layer keys and values (B,H,U,D/H) of the frames; last, which frames are speech
+    memory: SharedMemory  # of each layer keys and values (B,H,U,D/H) of the frames; last, which frames are speech
     past: list[tuple[Tensor, Tensor]]  # of each layer keys and values (N,H,P,D/H) of what was said
     log_probs: Tensor  # (N, V+1) of what comes next
 
@@ -59,13 +60,9 @@ class TransformerDecoder(nn.Module):
 
     def loss(self, hidden: Tensor, lens: Tensor, labels: Tensor, label_lens: Tensor) -> Tensor:
         """(B,U,D), (B,), (B,L), (B,) -> (B,) negative log-likelihood in nats of the labels and the end"""
-        log_probs, valid = self.posteriors(hidden, lens, labels, label_lens)
-        positions = torch.arange(labels.shape[1] + 1, device=labels.device)
-        targets = nn.functional.pad(labels, (0, 1)).masked_fill(positions == label_lens[:, None], self.n_labels)
-        nll = -log_probs.gather(2, targets[:, :, None])[:, :, 0]
-        if self.training and self.label_smoothing:
-            nll = torch.lerp(nll, -log_probs.mean(dim=-1), self.label_smoothing)
-        return nll.masked_fill(~valid, 0).sum(dim=1)
+        log_probs, _ = self.posteriors(hidden, lens, labels, label_lens)
+        targets, valid = with_end(labels, label_lens, self.n_labels)
+        return smoothed_nll(log_probs, targets, valid, self.label_smoothing if self.training else 0.0)
 
     def min_frames(self, labels: Tensor, label_lens: Tensor) -> Tensor:
         """(B,L), (B,) -> (B,): one frame can say everything"""
@@ -73,10 +70,10 @@ class TransformerDecoder(nn.Module):
 
     def posteriors(self, hidden: Tensor, lens: Tensor, labels: Tensor, label_lens: Tensor) -> tuple[Tensor, Tensor]:
         """-> log-probabilities (B,L+1,V+1) of each label and the end, given the labels before; valid (B,L+1)"""
-        said = nn.functional.pad(labels, (1, 0), value=self.n_labels)
-        nothing = [None] * len(self.layers)
-        log_probs, _ = self._predict(said, nothing, self._memory(hidden, lens))
-        return log_probs, torch.arange(said.shape[1], device=label_lens.device) <= label_lens[:, None]
+        log_probs, _ = self._predict(
+            with_start(labels, self.n_labels), [None] * len(self.layers), self._memory(hidden, lens)
+        )
+        return log_probs, with_end(labels, label_lens, self.n_labels)[1]
 
     # Label after label: `Scorer` of asr_lab.decoding
 
@@ -99,19 +96,19 @@ class TransformerDecoder(nn.Module):
         past = [(k[rows], v[rows]) for k, v in state.past]
         return TransformerState(state.memory.select(rows), past, state.log_probs[rows])
 
-    def _memory(self, hidden: Tensor, lens: Tensor) -> PerUtterance:
+    def _memory(self, hidden: Tensor, lens: Tensor) -> SharedMemory:
         layers: Any = self.layers
         keys_values = [x for layer in layers for x in layer.cross_attn.keys_values(hidden)]
-        return PerUtterance((*keys_values, valid_frames(lens, hidden.shape[1])), 1)
+        return SharedMemory((*keys_values, valid_frames(lens, hidden.shape[1])), 1)
 
-    def _predict(self, said: Tensor, past: list, memory: PerUtterance) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _predict(self, said: Tensor, past: list, memory: SharedMemory) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """(N,P) labels that come after those in `past` -> (N,P,V+1) in float32, `past` with them"""
         first = past[0][0].shape[2] if past[0] else 0
         x = self.dropout(self.place(self.embed(said), first))
         kept = []
         *frames, valid = memory.tensors
         for i, layer in enumerate(self.layers):
-            x, keys_values = layer(x, past[i], PerUtterance((*frames[2 * i : 2 * i + 2], valid), memory.n_each))
+            x, keys_values = layer(x, past[i], SharedMemory((*frames[2 * i : 2 * i + 2], valid), memory.width))
             kept.append(keys_values)
         return self.output(self.norm_out(x)).float().log_softmax(dim=-1), kept
 
@@ -135,7 +132,7 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, past: tuple[Tensor, Tensor] | None, memory: PerUtterance
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None, memory: SharedMemory
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(N,P,D), keys and values before, those of the frames and their mask -> (N,P,D), keys and values for later"""
         y = self.norm_self(x)
@@ -145,7 +142,7 @@ class Block(nn.Module):
         x = x + self.dropout(self.self_attn(y, k, v, causal=past is None))
         frames_k, frames_v, valid = memory.tensors
         # The hypotheses of an utterance ask the same keys: side by side as one row of queries.
-        y = memory.group(self.norm_cross(x)).flatten(1, 2)
+        y = memory.by_utterance(self.norm_cross(x)).flatten(1, 2)
         y = self.cross_attn(y, frames_k, frames_v, seen=valid[:, None, None])
         x = x + self.dropout(y.reshape(x.shape))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x))), (k, v)

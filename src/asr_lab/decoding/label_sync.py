@@ -158,8 +158,8 @@ def _advanced(terms: list[Term], grown: _Live, keep: Tensor, parents: Tensor, la
     rows = (keep[:, None] * parents.shape[1] + parents[keep]).flatten()
     last = labels[keep].flatten()
     states = [t.scorer.advance(t.scorer.select(s, rows), last) for t, s in zip(terms, grown.states, strict=True)]
-    rest = (None if x is None else x[keep] for x in grown[:-1])
-    return _Live(*rest, states)
+    frames, covered = (None if x is None else x[keep] for x in (grown.frames, grown.covered))
+    return _Live(grown.utterances[keep], grown.totals[keep], grown.labels[keep], frames, covered, states)
 
 
 def _of(x: Tensor, parents: Tensor) -> Tensor:

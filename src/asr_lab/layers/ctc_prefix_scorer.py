@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from asr_lab.layers.masks import valid_frames
-from asr_lab.layers.per_utterance import PerUtterance
+from asr_lab.layers.shared_memory import SharedMemory
 
 NEVER = -1e4  # a log-probability of a frame is not lower: running sums stay finite
 
@@ -31,7 +31,7 @@ class PrefixState(NamedTuple):
 
     # (B,U,V+1) log-probabilities, (B,U,V) probabilities of labels, 0 in the padding, (B,T) running sums of the blank's
     # log-probabilities, (B,) lengths
-    frames: PerUtterance
+    frames: SharedMemory
     in_label: Tensor  # (N,T) log n
     in_blank: Tensor  # (N,T) log b
     last: Tensor  # (N,) the last label, -1 at the beginning
@@ -49,18 +49,18 @@ class CtcPrefixScorer:
         outside = ~valid_frames(lens, log_probs.shape[1])[:, :, None]
         wide = log_probs.double().clamp(min=NEVER).masked_fill(outside, 0)
         blanks = _running_sum(wide[:, :, 0])
-        frames = PerUtterance((wide, wide[:, :, 1:].exp().masked_fill(outside, 0), blanks, lens), 1)
+        frames = SharedMemory((wide, wide[:, :, 1:].exp().masked_fill(outside, 0), blanks, lens), 1)
         log_psi = torch.zeros_like(blanks[:, 0])
         return PrefixState(frames, torch.full_like(blanks, -torch.inf), blanks, torch.full_like(lens, -1), log_psi)
 
     def scores(self, state: PrefixState) -> Tensor:
         """(N, V+1) float32"""
         _, probs, _, lens = state.frames.tensors
-        lens, rows = state.frames.spread(lens), torch.arange(state.last.shape[0], device=lens.device)
+        lens, rows = _spread(state.frames, lens), torch.arange(state.last.shape[0], device=lens.device)
         said = torch.logaddexp(state.in_label, state.in_blank)  # log phi
         before = said[:, :-1].masked_fill(~valid_frames(lens, probs.shape[1]), -torch.inf)
         scale = before.amax(dim=1, keepdim=True).clamp(min=torch.finfo(before.dtype).min)
-        mass = state.frames.group((before - scale).exp()) @ probs  # (B, n_each, V)
+        mass = state.frames.by_utterance((before - scale).exp()) @ probs  # (B, W, V)
         log_psi = mass.flatten(0, 1).log() + scale
         repeated = state.last.clamp(min=0)
         again = self._log_psi(state, repeated, state.in_blank)
@@ -71,7 +71,7 @@ class CtcPrefixScorer:
 
     def advance(self, state: PrefixState, labels: Tensor) -> PrefixState:
         spoken = _running_sum(self._log_probs_of(state, labels))
-        blanks = state.frames.spread(state.frames.tensors[2])
+        blanks = _spread(state.frames, state.frames.tensors[2])
         either = torch.logaddexp(state.in_label, state.in_blank)
         phi = torch.where((labels == state.last)[:, None], state.in_blank, either)
         in_label = _recurrence(phi, spoken)
@@ -85,14 +85,19 @@ class CtcPrefixScorer:
     def _log_probs_of(self, state: PrefixState, labels: Tensor) -> Tensor:
         """(N,) -> (N,U): each hypothesis' own label in all frames"""
         wide = state.frames.tensors[0]
-        ids = state.frames.group(labels + 1)[:, None].expand(-1, wide.shape[1], -1)
+        ids = state.frames.by_utterance(labels + 1)[:, None].expand(-1, wide.shape[1], -1)
         return wide.gather(2, ids).transpose(1, 2).flatten(0, 1)
 
     def _log_psi(self, state: PrefixState, labels: Tensor, phi: Tensor) -> Tensor:
         """(N,), log phi (N,T) -> (N,) of the prefixes with one more label"""
-        lens = state.frames.spread(state.frames.tensors[3])
+        lens = _spread(state.frames, state.frames.tensors[3])
         terms = phi[:, :-1] + self._log_probs_of(state, labels)
         return terms.masked_fill(~valid_frames(lens, terms.shape[1]), -torch.inf).logsumexp(dim=1)
+
+
+def _spread(frames: SharedMemory, x: Tensor) -> Tensor:
+    """(B,...) -> (N,...)"""
+    return x.repeat_interleave(frames.width, dim=0)
 
 
 def _running_sum(x: Tensor) -> Tensor:
