@@ -62,6 +62,12 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
     if group == "decoding" and choice in choices("decoder"):
         extra = [f"decoder={choice}"]
+    if (group, choice) == ("decoding", "attention_rescoring"):
+        extra = ["decoder=joint"]
+    if (group, choice) == ("distill", "teacher"):
+        teacher = make_run(tmp_path / "teacher", tiny(tones, "trainer.max_steps=1"))
+        train(teacher)
+        extra = [f"distill.teacher={teacher.folder}"]
     if group in ("decoder/rule", "decoder/cell", "decoder/readout"):
         extra = [f"decoder={'seq2seq' if group == 'decoder/readout' else 'attention'}"]
     if group in ("encoder/cell", "encoder/connection", "encoder/readout"):

@@ -31,7 +31,7 @@ ONE_LABEL = ("keyword",)
 MORE_SEARCHES: dict[str, tuple[str, ...]] = {
     "ctc": ("ctc_lexicon",),
     "joint": ("ctc", "attention", "attention_rescoring"),
-    "joint_lstm": ("ctc", "attention", "attention_rescoring"),
+    "joint_lstm": ("attention_rescoring",),
 }
 
 

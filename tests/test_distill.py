@@ -118,7 +118,7 @@ def test_a_run_with_a_teacher_trains_and_is_scored_without_it(decoder, teacher, 
     if decoder != "ctc":
         teacher, _ = trained("encoder=bilstm", f"decoder={decoder}", "trainer.max_steps=1", name="teacher")
     overrides = ["encoder=bilstm", f"decoder={decoder}", "distill=teacher", f"distill.teacher={teacher.folder}"]
-    run, result = trained(*overrides, "trainer.max_epochs=1")
+    run, result = trained(*overrides, "trainer.max_epochs=1", "trainer.log_every_n_steps=1")
     assert result["status"] == "done"
     assert result["factors"]["distill.teacher"] == teacher.fingerprint
     logged = run.metrics_file.read_text()
@@ -160,7 +160,9 @@ class TestTeachersThatCannot:
         assert "this run is not done; train it first" in only_line(done)
 
     def test_be_another_than_it_was(self, teacher, tones, tmp_path):
-        run = make_run(tmp_path / "run", tiny(tones, "encoder=bilstm", "distill=teacher", f"distill.teacher={teacher.folder}"))
+        run = make_run(
+            tmp_path / "run", tiny(tones, "encoder=bilstm", "distill=teacher", f"distill.teacher={teacher.folder}")
+        )
         run.config["distill"]["fingerprint"] = "0123456789abcdef"
         parts = build(run.config)
         with pytest.raises(ConfigError, match="is another run now"):
