@@ -48,7 +48,9 @@ def test_parts_import_neither_each_other_nor_hydra(part):
     [
         ("types.py", set()),
         ("errors.py", set()),
-        ("task.py", BASE | PARTS),
+        ("task.py", BASE | PARTS | {"distill"}),
+        ("distill/__init__.py", BASE),
+        ("distill/teacher.py", BASE | {"build", "run"}),  # loads a run: above build, which finds it by its name alone
         ("build.py", BASE | PARTS | {"task", "data"}),
         ("run.py", BASE),
         ("train.py", BASE | {"build", "callbacks", "cost", "environment", "evaluate", "process", "run", "tracking"}),

@@ -247,15 +247,11 @@ def every_sequence(longest: int) -> list[list[int]]:
 
 def parts_of(model, hidden: Tensor, labels: list[int]) -> tuple[float, float]:
     """(log p by CTC, log p by the attention decoder) of one utterance"""
-    given = (
-        hidden,
-        torch.tensor([hidden.shape[1]]),
-        torch.tensor([labels], dtype=torch.long),
-        torch.tensor([len(labels)]),
-    )
+    lens, label_lens = torch.tensor([hidden.shape[1]]), torch.tensor([len(labels)])
     log_probs = model.log_probs(hidden)[0].detach().double()
     ctc = labellings(log_probs).get(tuple(labels), 0.0)
-    return math.log(ctc) if ctc else -math.inf, -model.attention.loss(*given).item()
+    attention = -model.attention.loss(hidden, lens, torch.tensor([labels], dtype=torch.long), label_lens).item()
+    return math.log(ctc) if ctc else -math.inf, attention
 
 
 @pytest.mark.parametrize("decoder", ["joint", "joint_lstm"])

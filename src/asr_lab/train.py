@@ -61,7 +61,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
     pl.seed_everything(config["seed"], verbose=False)
     peak_memory_mb(reset=True)
-    parts = build(config)
+    parts = _prepared(build(config), config)
     is_main = is_main_process()
     if is_main:
         run.write_result(
@@ -71,8 +71,6 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             encoder=_encoder_cost(parts),
         )
 
-    parts.task.belongings["moments"] = parts.data.moments()
-    parts.task.distill.prepare(config, parts)
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = _checkpoint_place(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
@@ -126,6 +124,12 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     }
     result["seconds"]["total"] = round(time.monotonic() - start, 3)
     return run.write_result(**result) if trainer.is_global_zero else result
+
+
+def _prepared(parts: Any, config: dict[str, Any]) -> Any:
+    parts.task.belongings["moments"] = parts.data.moments()
+    parts.task.distill.prepare(config, parts)
+    return parts
 
 
 def _encoder_cost(parts: Any) -> dict[str, Any]:

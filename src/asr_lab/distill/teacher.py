@@ -83,8 +83,8 @@ class Teacher:
         for key in sorted(features[0].keys() | features[1].keys()):
             there, here = (f.get(key, "nothing") for f in features)
             if there != here:
-                key = "frontend." + key if key.startswith("cmvn") else key
-                raise self._error(f"{key} is {there} there, {here} here; teacher and student must hear the same")
+                name = "frontend." + key if key.startswith("cmvn") else key
+                raise self._error(f"{name} is {there} there, {here} here; teacher and student must hear the same")
         if not _like(belongings.get("moments"), task.belongings.get("moments")):
             raise self._error("its features were normalised by other data; train both with frontend/cmvn=utterance")
         if belongings["tokenizer"].symbols != task.tokenizer.symbols:
