@@ -34,7 +34,7 @@ class LabelRnn(nn.Module):
         """Zeros for as many sequences as `like` (N,...) has rows, of its device and its type, float32 at least"""
         zeros = like.new_zeros(len(like), self.embedding.embedding_dim)
         zeros = zeros.to(torch.promote_types(like.dtype, torch.float32))
-        return tuple((zeros,) * layer.n_states for layer in self.layers)  # pyright: ignore[reportGeneralTypeIssues]
+        return tuple((zeros,) * layer.n_states for layer in self.layers)  # pyright: ignore[reportOperatorIssue]
 
     def run(self, labels: Tensor, fed: Tensor | None, states: LayerStates) -> Tensor:
         """(N,L), (N,L,d_fed) or None -> (N,L,d_hidden); a position depends on no later label"""
