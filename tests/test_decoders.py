@@ -1,5 +1,6 @@
 """What every decoder and every search promises, for each YAML of conf/decoder and conf/decoding."""
 
+import importlib.util
 import inspect
 from functools import partial
 
@@ -29,7 +30,7 @@ SMALL = {
 ONE_LABEL = ("keyword",)
 # Searches beside the one that a decoder brings.
 MORE_SEARCHES: dict[str, tuple[str, ...]] = {
-    "ctc": ("ctc_lexicon",),
+    "ctc": ("ctc_lexicon",) if importlib.util.find_spec("flashlight") else (),
     "joint": ("ctc", "attention", "attention_rescoring"),
     "joint_lstm": ("attention_rescoring",),
 }

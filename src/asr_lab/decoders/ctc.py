@@ -20,6 +20,7 @@ class CtcDecoder(nn.Module):
     """
 
     BLANK = 0
+    prior: Tensor
 
     def __init__(
         self,

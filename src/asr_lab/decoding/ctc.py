@@ -88,13 +88,15 @@ def scored(n_best: list[list[list[int]]], scores: Tensor, lens: Tensor, lm: Any,
     alignment; from (B,U,V+1), (B,)"""
     rows = [i for i, found in enumerate(n_best) for _ in found]
     totals = iter(exact(scores, lens, [labels for found in n_best for labels in found], rows, lm))
-    ordered = [
-        sorted(([next(totals), labels] for labels in found), key=lambda pair: -pair[0])[:n] for found in n_best
-    ]  # fmt: skip
+    ordered = [sorted(((next(totals), labels) for labels in found), key=_score)[:n] for found in n_best]
     rows = [i for i, found in enumerate(ordered) for _ in found]
     path = viterbi(scores, lens, *_tensors([labels for found in ordered for _, labels in found], rows, scores.device))
     frames = first_frames(path)
     return [[Hypothesis(labels, total, next(frames)) for total, labels in found] for found in ordered]
+
+
+def _score(found: tuple[float, list[int]]) -> float:
+    return -found[0]
 
 
 def _tensors(sequences: list[list[int]], rows: list[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

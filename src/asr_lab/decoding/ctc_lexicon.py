@@ -156,4 +156,4 @@ def _model(word_lm: str, words: list[str]) -> tuple[Any, Any]:
         return dictionary, KenLM(word_lm, dictionary)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
-        raise ConfigError(f"decoding.word_lm={word_lm}: no ARPA or KenLM file ({reason})") from None
+        raise ConfigError(f"decoding.word_lm={word_lm} is not read as an ARPA or KenLM file: {reason}") from None
