@@ -45,25 +45,29 @@ def marks(group: str, choice: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.slow] if choice not in QUICK.get(group, (choice,)) else []
 
 
+# What a choice cannot do without.
+NEEDS = {
+    ("decoding", "attention_rescoring"): ["decoder=joint"],
+    ("frontend/head", "learned_filters"): ["frontend=waveform"],
+    ("trainer", "ddp"): ["trainer.devices=1", "trainer.strategy=auto"],  # several processes: tests/test_ddp.py
+}
+
+
 @pytest.mark.parametrize(
     ("group", "choice"), [pytest.param(g, c, marks=marks(g, c)) for g in GROUPS for c in choices(g)]
 )
 def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     from asr_lab.train import train
 
-    extra = []
+    extra = NEEDS.get((group, choice), [])
     if (group, choice) == ("trainer", "gpu") and not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    if (group, choice) == ("trainer", "ddp"):
-        extra = ["trainer.devices=1", "trainer.strategy=auto"]  # several processes: tests/test_ddp.py
     if (group, choice) == ("tokenizer", "phones"):
         words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
         (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
     if group == "decoding" and choice in choices("decoder"):
         extra = [f"decoder={choice}"]
-    if (group, choice) == ("decoding", "attention_rescoring"):
-        extra = ["decoder=joint"]
     if (group, choice) == ("distill", "teacher"):
         teacher = make_run(tmp_path / "teacher", tiny(tones, "trainer.max_steps=1"))
         train(teacher)
@@ -78,8 +82,6 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         tones = tmp_path / "words.jsonl"
         tones.write_text("".join(json.dumps(row) + "\n" for row in rows))
         extra += ["tokenizer=words"]
-    if (group, choice) == ("frontend/head", "learned_filters"):
-        extra = ["frontend=waveform"]
     if (group, choice) == ("decoder", "ctc_inter"):
         extra = ["encoder.n_layers=2"]  # a layer inside
     if (group, choice) == ("decoding", "ctc_lexicon"):

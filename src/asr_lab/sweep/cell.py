@@ -44,8 +44,9 @@ def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     """What was chosen: the choice of every group, every overridden value that can change a number, and the seed."""
     choices = {k: v for k, v in hydra.runtime.choices.items() if str(k).partition("/")[0] in config}
     chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(str(k))}
+    groups = {str(k).partition("@")[0] for k in choices}
     for key in _overridden(hydra):
-        if key not in choices and not _unnumbered(key):
+        if key not in groups and not _unnumbered(key):
             chosen[key] = _lookup(config, key)
     if config["match"]["by"] != "none":
         from asr_lab.match import describe
