@@ -43,6 +43,7 @@ SMALL = {
         "context.chunk_size": 4,
         "context.n_left_chunks": 2,
     },
+    "decoder": {"d_model": 32, "n_layers": 1, "attention.d_model": 32, "attention.n_layers": 1},
     "frontend": {"n_mels": 24},
     "tokenizer": {"n_labels": 8},
     "augment": {"max_freq": 4, "max_time": 8, "specaugment.max_freq": 4, "specaugment.max_time": 8},

@@ -88,6 +88,12 @@ def beside(group: str, choice: str, tones: Path, folder: Path) -> tuple[Path, li
         model = make_run(folder / "lm", tiny_lm(tones, "trainer.max_steps=2"), config="lm")
         train(model)
         overrides = [f"lm.model.run={model.folder}"]
+    if (group, choice) == ("distill", "teacher"):
+        from asr_lab.train import train
+
+        teacher = make_run(folder / "teacher", tiny(tones, "trainer.max_steps=1"))
+        train(teacher)
+        overrides = [f"distill.teacher={teacher.folder}"]
     one_frame = group == "encoder/readout" and choice != "frames"
     if one_frame or "decoder=keyword" in (f"{group}={choice}", *overrides):  # one label an utterance
         tones, overrides = single_words(tones, folder), [*overrides, "tokenizer=words"]

@@ -22,6 +22,8 @@ SMALL = {
         "d_model": 16, "d_embedding": 8, "d_hidden": 16, "d_joint": 16, "d_attention": 8, "d_ff": 32, "n_heads": 2,
         "n_layers": 1, "attention.d_attention": 8, "attention.n_filters": 2, "attention.kernel_size": 3,
         "attention.n_heads": 2, "rule.d_attention": 8, "rule.n_filters": 2, "rule.kernel_size": 3,
+        "attention.d_model": 16, "attention.n_layers": 1, "attention.d_hidden": 16, "attention.rule.d_attention": 8,
+        "attention.rule.n_filters": 2, "attention.rule.kernel_size": 3,
     },
 }  # fmt: skip
 # One label an utterance, whatever its length.
@@ -29,6 +31,8 @@ ONE_LABEL = ("keyword",)
 # Searches beside the one that a decoder brings.
 MORE_SEARCHES: dict[str, tuple[str, ...]] = {
     "ctc": ("ctc_lexicon",) if importlib.util.find_spec("flashlight") else (),
+    "joint": ("ctc", "attention", "attention_rescoring"),
+    "joint_lstm": ("attention_rescoring",),
 }
 
 

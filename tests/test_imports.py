@@ -49,8 +49,10 @@ def test_parts_import_neither_each_other_nor_hydra(part):
         ("types.py", set()),
         ("errors.py", set()),
         ("base_task.py", BASE | PARTS),
-        ("task.py", BASE | PARTS | {"base_task"}),
+        ("task.py", BASE | PARTS | {"base_task", "distill"}),
         ("lm_task.py", BASE | PARTS | {"base_task"}),
+        ("distill/__init__.py", BASE),
+        ("distill/teacher.py", BASE | {"build", "run"}),  # loads a run: above build, which finds it by its name alone
         ("build.py", BASE | PARTS | {"task", "data"}),
         ("build_lm.py", BASE | PARTS | {"build", "lm_task", "data"}),
         ("lm_run.py", BASE | PARTS | {"build", "build_lm", "run"}),

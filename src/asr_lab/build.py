@@ -95,10 +95,34 @@ class Outline(NamedTuple):
         return cls(frontend, head, encoder, optimizer, schedule, clipper)
 
 
-def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_texts: Iterable[str]) -> SpeechTask:
-    decoder = call(config, "decoder", in_dim=outline.encoder.out_dim, n_labels=len(tokenizer))
+class Model(NamedTuple):
+    """What is trained."""
+
+    head: Any
+    encoder: Any
+    decoder: Any
+
+
+def build_model(config: dict[str, Any], n_labels: int) -> Model:
+    """A configuration's model with fresh weights, and nothing around it.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    check(config)
+    outline = Outline.of(config)
+    return Model(outline.head, outline.encoder, _decoder(config, outline, n_labels))
+
+
+def _decoder(config: dict[str, Any], outline: Outline, n_labels: int) -> Any:
+    decoder = call(config, "decoder", in_dim=outline.encoder.out_dim, n_labels=n_labels)
     if hasattr(decoder, "attach"):
         decoder.attach(outline.encoder)
+    return decoder
+
+
+def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_texts: Iterable[str]) -> SpeechTask:
+    decoder = _decoder(config, outline, len(tokenizer))
     search, lm = build_search(config, decoder, tokenizer, train_texts)
     return SpeechTask(
         head=outline.head,
@@ -106,6 +130,7 @@ def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_
         decoder=decoder,
         search=search,
         lm=lm,
+        distill=make(config, "distill"),
         tokenizer=tokenizer,
         optimizer=outline.optimizer,
         weight_decay=config["optimizer"].get("weight_decay", 0.0),

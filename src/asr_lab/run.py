@@ -26,6 +26,7 @@ UNNUMBERED = (
     "runtime",
     "data.root",
     "data.prepare",
+    "distill.teacher",  # its fingerprint counts
     "cache.n_workers",
     "lm.model.run",  # which run it is, its fingerprint says
 )

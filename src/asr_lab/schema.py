@@ -46,6 +46,7 @@ class Config:
     decoder: Any = MISSING
     decoding: Any = MISSING  # chosen by the decoder's YAML unless it is given
     lm: Any = MISSING
+    distill: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING

@@ -10,6 +10,7 @@ from asr_lab.base_task import Task
 from asr_lab.clipping import Clipper
 from asr_lab.decoders import Decoder
 from asr_lab.decoding import Search
+from asr_lab.distill import Distillation
 from asr_lab.encoders import Encoder
 from asr_lab.errors import DataError
 from asr_lab.frontend import Head
@@ -34,6 +35,7 @@ class SpeechTask(Task):
         decoder: Decoder,
         search: Search,
         lm: Fusion | NoFusion,
+        distill: Distillation,
         tokenizer: Tokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
@@ -45,8 +47,9 @@ class SpeechTask(Task):
         super().__init__(optimizer, weight_decay, schedule, clipper, max_nonfinite_steps)
         self.head = head
         self.encoder, self.decoder, self.tokenizer = encoder, decoder, tokenizer
-        # Neither is a module: a language model's weights are not this task's to train and to save.
+        # None of them is a module: the weights of a language model or a teacher are not this task's to train and save.
         self.search, self.lm = search, lm
+        self.distill: Distillation = distill
         self.belongings["tokenizer"] = tokenizer
         self.score_by = score
         self.val_rates, self.test_rates = ErrorRates(), ErrorRates()
@@ -66,11 +69,14 @@ class SpeechTask(Task):
         # Per label, not per utterance: the scale of gradients then depends little on how long the utterances are. With
         # labels as the weight, Lightning's mean over batches is the mean over the corpus.
         n_labels = batch.label_lens.sum()
+        is_train, terms = stage == "train", dict(getattr(self.decoder, "terms", {}))
+        if is_train:
+            losses, more = self.distill(losses, self.decoder, batch, hidden, lens)
+            terms |= more
         loss = losses.sum() / n_labels
-        is_train = stage == "train"
-        terms = {f"loss_{k}": v.sum() / n_labels for k, v in getattr(self.decoder, "terms", {}).items()}
+        logged = {"loss": loss} | {f"loss_{k}": v.sum() / n_labels for k, v in terms.items()}
         self.log_dict(
-            {f"{stage}/{k}": v for k, v in {"loss": loss, **terms}.items()},
+            {f"{stage}/{k}": v for k, v in logged.items()},
             on_step=is_train,
             on_epoch=not is_train,
             batch_size=int(n_labels),

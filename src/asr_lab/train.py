@@ -52,8 +52,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     import pytorch_lightning as pl
     import torch
 
-    from asr_lab.build import build, make
-    from asr_lab.build_lm import build_lm
+    from asr_lab.build import make
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
@@ -62,7 +61,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
     pl.seed_everything(config["seed"], verbose=False)
     peak_memory_mb(reset=True)
-    parts = build(config) if run.kind == "speech" else build_lm(config)
+    parts = _built(run)
     is_main = is_main_process()
     if is_main:
         run.write_result(score=run.score, environment=environment(), **_before_training(run, parts))
@@ -119,6 +118,17 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     }
     result["seconds"]["total"] = round(time.monotonic() - start, 3)
     return run.write_result(**result) if trainer.is_global_zero else result
+
+
+def _built(run: Run) -> Any:
+    from asr_lab.build import build
+    from asr_lab.build_lm import build_lm
+
+    if run.kind == "lm":
+        return build_lm(run.config)
+    parts = build(run.config)
+    parts.task.distill.prepare(run.config, parts)
+    return parts
 
 
 def _before_training(run: Run, parts: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from asr_lab.run import UNNUMBERED, Run, find_run, fingerprint
 
 SIZES = ("tiny", "small", "medium", "large")
 # Not part of a run's identity, what they pick is; but choices that a person made.
-SHORTHANDS = ("size", "match", "lm.model.run")
+SHORTHANDS = ("size", "match", "lm.model.run", "distill.teacher")
 NO_MATCH = {"by": "none", "target": "none"}
 
 
@@ -46,13 +46,16 @@ def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     """What was chosen: the choice of every group, every overridden value that can change a number, and the seed."""
     choices = {k: v for k, v in hydra.runtime.choices.items() if str(k).partition("/")[0] in config}
     chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(str(k))}
+    groups = {str(k).partition("@")[0] for k in choices}
     for key in _overridden(hydra):
-        if key not in choices and not _unnumbered(key):
+        if key not in groups and not _unnumbered(key):
             chosen[key] = _lookup(config, key)
     if config.get("match", NO_MATCH) != NO_MATCH:
         from asr_lab.match import describe
 
         chosen["match.found"] = describe(config)
+    if "fingerprint" in config["distill"]:
+        chosen["distill.teacher"] = config["distill"]["fingerprint"]
     chosen["seed"] = config["seed"]
     return chosen
 
