@@ -146,6 +146,15 @@ def trained(tmp_path, tones):
     return go
 
 
+def single_words(manifest: Path, folder: Path) -> Path:
+    """Manifest of the tones' utterances of one word, written to `folder`."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows = [r | {"audio_filepath": str(manifest.parent / r["audio_filepath"])} for r in rows if " " not in r["text"]]
+    written = folder / "words.jsonl"
+    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return written
+
+
 class Done(NamedTuple):
     """How a command ended."""
 

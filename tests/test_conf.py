@@ -14,7 +14,8 @@ from asr_lab.lm.ngram import of_words
 from asr_lab.paths import conf_dir
 from asr_lab.sweep.cell import resolved
 
-from .conftest import RATE, choices, composed, make_run, tiny
+from .conftest import RATE, choices, composed, make_run, single_words, tiny
+from .test_decoders import MORE_SEARCHES
 
 # Nested ones, such as frontend/cmvn, too; corpora have a test of their own.
 GROUPS = sorted({str(p.parent.relative_to(conf_dir())) for p in conf_dir().rglob("*.yaml")} - {".", "data"})
@@ -72,10 +73,14 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
         extra = ["encoder=bilstm"]
     if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label
-        rows = [json.loads(line) for line in tones.read_text().splitlines()]
-        rows = [r | {"audio_filepath": str(tones.parent / r["audio_filepath"])} for r in rows if " " not in r["text"]]
-        tones = tmp_path / "words.jsonl"
-        tones.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        tones = single_words(tones, tmp_path)
+        extra += ["tokenizer=words"]
+    if group == "decoding":
+        extra = [f"decoder={decoder_of(choice)}"]
+    if group == "decoder/readout":
+        extra = ["decoder=keyword"]
+    if "decoder=keyword" in (f"{group}={choice}", *extra):
+        tones = single_words(tones, tmp_path)
         extra += ["tokenizer=words"]
     if (group, choice) == ("frontend/head", "learned_filters"):
         extra = ["frontend=waveform"]
@@ -90,6 +95,15 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     assert result["parameters"] > 1000
     assert {"val/wer", "test/wer", "test/cer", "test/loss"} <= result["metrics"].keys()
     assert run.hyps_file("test").exists()
+
+
+def decoder_of(decoding: str) -> str:
+    """A decoder that a search works with."""
+    for decoder in choices("decoder"):
+        own = composed(f"decoder={decoder}").hydra.runtime.choices["decoding"]
+        if decoding in (own, *MORE_SEARCHES.get(decoder, ())):
+            return decoder
+    raise AssertionError(f"no decoder has the search {decoding}: name it in MORE_SEARCHES")
 
 
 @pytest.mark.parametrize("corpus", choices("data"))

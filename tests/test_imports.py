@@ -51,7 +51,10 @@ def test_parts_import_neither_each_other_nor_hydra(part):
         ("task.py", BASE | PARTS),
         ("build.py", BASE | PARTS | {"task", "data"}),
         ("run.py", BASE),
-        ("train.py", BASE | {"build", "callbacks", "cost", "environment", "evaluate", "process", "run", "tracking"}),
+        (
+            "train.py",
+            BASE | {"build", "callbacks", "cost", "environment", "evaluate", "process", "report", "run", "tracking"},
+        ),
     ],
 )
 def test_direction(module, allowed):

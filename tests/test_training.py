@@ -21,12 +21,15 @@ QUICK = ("bilstm", "conformer")
 
 @pytest.mark.parametrize("decoder", choices("decoder"))
 @pytest.mark.parametrize("encoder", families(*QUICK))
-def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
+def test_one_batch_is_learnt_by_heart(encoder, decoder, tones, tmp_path):
     from asr_lab.sweep.cell import resolved
 
-    from .conftest import composed
+    from .conftest import composed, single_words
 
-    parts = build(resolved(composed(*tiny(tones, f"encoder={encoder}", f"decoder={decoder}"))))
+    overrides = [f"encoder={encoder}", f"decoder={decoder}"]
+    if decoder == "keyword":
+        tones, overrides = single_words(tones, tmp_path), [*overrides, "tokenizer=words"]
+    parts = build(resolved(composed(*tiny(tones, *overrides))))
     for layer in parts.task.modules():
         if hasattr(layer, "p"):  # dropout of any kind
             layer.p = 0.0

@@ -79,6 +79,10 @@ class Run:
     def hyps_file(self, split: str) -> Path:
         return self.folder / f"hyps.{split}.jsonl"
 
+    def confusion_file(self, split: str) -> Path:
+        """Written where every utterance has one label (decoder=keyword)."""
+        return self.folder / f"confusion.{split}.csv"
+
     @property
     def name(self) -> str:
         return self.folder.name

@@ -24,8 +24,8 @@ from asr_lab.types import Batch, Hypothesis
 class SpeechTask(LightningModule):
     """Encoder and decoder trained on batches of features; scored on words and characters.
 
-    Logged keys: `<stage>/loss` (nats per label), `<stage>/wer`, `<stage>/cer` for val and test, and of every training
-    step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
+    Logged keys: `<stage>/loss` (nats per label), `<stage>/wer`, `<stage>/cer`, `<stage>/ser` for val and test, and of
+    every training step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
     """
 
     def __init__(
@@ -110,7 +110,11 @@ class SpeechTask(LightningModule):
 
     def transcribe(self, batch: Batch, hidden: Tensor, lens: Tensor) -> list[dict[str, Any]]:
         """One row an utterance: id, reference, hypothesis and their errors."""
-        texts = [self.text(found[0]) for found in self.decode(hidden, lens)]
+        return self.rows(batch, self.decode(hidden, lens))
+
+    def rows(self, batch: Batch, decoded: list[list[Hypothesis]]) -> list[dict[str, Any]]:
+        """The best of each utterance's hypotheses beside its reference, counted."""
+        texts = [self.text(found[0]) for found in decoded]
         return [
             {"id": i, "ref": ref, "hyp": hyp, **utterance_errors(ref, hyp, self.score_by)}
             for i, ref, hyp in zip(batch.ids, batch.texts, texts, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from asr_lab.environment import environment, git_state, peak_memory_mb
 from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, is_disk_full
-from asr_lab.files import write_jsonl
+from asr_lab.files import write_jsonl, write_text
 from asr_lab.process import end_on_sigterm, is_main_process, keep_freed_memory, n_threads, quieten
 from asr_lab.run import Run, now
 
@@ -162,6 +162,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
 def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> tuple[dict[str, float], dict[str, list]]:
     """Score val and test with the best checkpoint and write their hypotheses. Returns metrics and rows by split."""
     from asr_lab.evaluate import gather_rows, with_speakers
+    from asr_lab.report.confusion import confusion
 
     metrics: dict[str, float] = {}
     rows: dict[str, list] = {}
@@ -171,6 +172,8 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
         rows[split] = with_speakers(gather_rows(parts.task.hyps[split]), parts.data.corpus.splits[split])
         if trainer.is_global_zero:
             write_jsonl(run.hyps_file(split), rows[split])
+            if getattr(parts.task.decoder, "one_label", False):
+                write_text(run.confusion_file(split), confusion(rows[split]).csv())
     return metrics, rows
 
 

@@ -1,8 +1,12 @@
 """Score a finished run's checkpoint on named splits, apart from training."""
 
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from asr_lab.build import Parts, build
 from asr_lab.data.manifest import Utterance
@@ -10,6 +14,7 @@ from asr_lab.errors import RunError, nearest
 from asr_lab.files import write_json, write_jsonl
 from asr_lab.metrics.wer import ErrorRates
 from asr_lab.run import Run, now
+from asr_lab.types import Batch
 
 
 def evaluate(run: Run, splits: list[str], checkpoint: str = "best") -> dict[str, dict[str, float]]:
@@ -20,42 +25,79 @@ def evaluate(run: Run, splits: list[str], checkpoint: str = "best") -> dict[str,
     Raises:
         RunError: no such checkpoint or split.
     """
-    path = run.checkpoints / f"{checkpoint}.ckpt"
-    if not path.exists():
-        have = sorted(p.stem for p in run.checkpoints.glob("*.ckpt"))
-        raise RunError(f"{run.folder}: no checkpoint '{checkpoint}'{nearest(checkpoint, have) or '; none was saved'}")
-    parts = build(run.config)
-    unknown = [s for s in splits if s not in parts.data.datasets]
-    if unknown:
-        raise RunError(f"{run.folder}: no split '{unknown[0]}'{nearest(unknown[0], parts.data.datasets)}")
-    saved = torch.load(path, map_location="cpu", weights_only=False)
-    parts.task.load_state_dict(saved["state_dict"])
+    parts, step = opened(run, checkpoint)
+    check_splits(run, parts, splits)
     answers = {}
     for split in splits:
         scores, rows = score(parts, split)
         answers[split] = scores
         folder = run.folder / "evaluate"
         write_jsonl(folder / f"{checkpoint}.{split}.jsonl", rows)
-        write_json(folder / f"{checkpoint}.{split}.json", {**scores, "step": saved["global_step"], "time": now()})
+        write_json(folder / f"{checkpoint}.{split}.json", {**scores, "step": step, "time": now()})
     return answers
+
+
+def checkpoint_path(run: Run, checkpoint: str) -> Path:
+    """
+    Raises:
+        RunError: the run has no checkpoint of that name.
+    """
+    path = run.checkpoints / f"{checkpoint}.ckpt"
+    if not path.exists():
+        have = sorted(p.stem for p in run.checkpoints.glob("*.ckpt"))
+        raise RunError(f"{run.folder}: no checkpoint '{checkpoint}'{nearest(checkpoint, have) or '; none was saved'}")
+    return path
+
+
+def opened(run: Run, checkpoint: str) -> tuple[Parts, int]:
+    """(data and task with the weights of a checkpoint, in evaluation; the step at which it was saved).
+
+    Raises:
+        RunError: there is no such checkpoint, or it does not fit the run's configuration.
+    """
+    path = checkpoint_path(run, checkpoint)
+    parts = build(run.config)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=False)
+        parts.task.load_state_dict(saved["state_dict"])
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        why = str(error).strip().splitlines()[-1].strip()
+        raise RunError(f"{path}: cannot be loaded ({why}); train the run again") from None
+    parts.task.eval()
+    return parts, saved["global_step"]
+
+
+def check_splits(run: Run, parts: Parts, splits: list[str]) -> None:
+    """
+    Raises:
+        RunError: the run's corpus has no such split.
+    """
+    for split in splits:
+        if split not in parts.data.datasets:
+            raise RunError(f"{run.folder}: no split '{split}'{nearest(split, parts.data.datasets)}")
+
+
+def encoded(parts: Parts, split: str) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+    """(batch, hidden (B,U,D), lens (B,)) of a split without augmentation, with the task's present weights."""
+    dataset = parts.data.plain(split)
+    for item in parts.data.sampler(dataset, shuffle=False):
+        batch = dataset[item].to(parts.task.device)
+        yield batch, *parts.task.encode(batch)
 
 
 @torch.inference_mode()
 def score(parts: Parts, split: str) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """(corpus scores, one row an utterance) of the task's present weights on one split, without augmentation."""
-    task, data = parts.task.eval(), parts.data
-    dataset = data.plain(split)
+    task = parts.task.eval()
     rates, rows, loss, n_labels = ErrorRates(), [], 0.0, 0
-    for item in data.sampler(dataset, shuffle=False):
-        batch = dataset[item]
-        hidden, lens = task.encode(batch)
+    for batch, hidden, lens in encoded(parts, split):
         loss += float(task.decoder.loss(hidden, lens, batch.labels, batch.label_lens).sum())  # pyright: ignore
         n_labels += int(batch.label_lens.sum())
         rows += task.transcribe(batch, hidden, lens)
     rates.update(rows)
     scores = {k: float(v) for k, v in rates.compute().items()}
     scores |= {"loss": loss / max(1, n_labels), "utterances": len(rows)}
-    return scores, with_speakers(rows, dataset.utterances)
+    return scores, with_speakers(rows, parts.data.corpus.splits[split])
 
 
 def with_speakers(rows: list[dict[str, Any]], utterances: list[Utterance]) -> list[dict[str, Any]]:
