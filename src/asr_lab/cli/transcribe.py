@@ -34,7 +34,7 @@ def transcribe(
     checkpoint: str = typer.Option("best", help="best or last."),
     outputs: Path = typer.Option(Path("outputs"), help="Where runs are kept."),
 ) -> None:
-    """Recognise audio files, of any length and sampling rate, or a live stream.
+    """Recognise audio files, of any length and sampling rate, or a live stream (Ctrl-C ends it).
 
     arecord -f S16_LE -r 16000 -t raw | asr-lab transcribe RUN - --rate 16000
     """
@@ -50,31 +50,40 @@ def transcribe(
 
         if is_sweep(overrides):
             raise ConfigError("overrides: a list of values came; `asr-lab evaluate RUN ... -m` finds the best one")
-    import torch
-
-    from asr_lab.data.segments import Pcm, Recording
-    from asr_lab.process import n_threads
-    from asr_lab.transcribe import Transcriber
-
-    torch.set_num_threads(n_threads(found.config["runtime"]["n_threads"]))
-    transcriber = Transcriber(found, checkpoint, overrides, batch_seconds)
     chosen = _channel(found.config["data"]["channel"] if channel is None else channel)
-    todo: dict[Source, Path | None] = {}
-    for name, path in paths.items():
-        if path is None or not path.exists():
-            live = name == "-"
-            source = Pcm(sys.stdin.buffer, rate or 0, max_segment, pause) if live else None
-            todo[source or Recording(Path(name), chosen, max_segment)] = path
-    try:
-        n_failed = _carry_out(transcriber, todo, form)
-    except KeyboardInterrupt:
-        hint = "; what is done is kept, the same command goes on" if out else ""
-        print(f"asr-lab: interrupted{hint}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    if len(paths) > len(todo):
-        print(f"asr-lab: {len(paths) - len(todo)} of {len(paths)} files were in {out} already", file=sys.stderr)
+    sources = _sources(paths, chosen, rate, max_segment, pause)
+    n_failed = 0
+    if sources:
+        import torch
+
+        from asr_lab.process import n_threads
+        from asr_lab.transcribe import Transcriber
+
+        torch.set_num_threads(n_threads(found.config["runtime"]["n_threads"]))
+        transcriber = Transcriber(found, checkpoint, overrides, batch_seconds)
+        try:
+            n_failed = _carry_out(transcriber, sources, form)
+        except KeyboardInterrupt:
+            hint = "; what is done is kept, the same command goes on" if out else ""
+            print(f"asr-lab: interrupted{hint}", file=sys.stderr)
+            raise typer.Exit(130) from None
+    if n_done := len(paths) - len(sources):
+        print(f"asr-lab: {n_done} of {len(paths)} files were in {out} already", file=sys.stderr)
     if n_failed:
         raise typer.Exit(2)
+
+
+def _sources(
+    paths: dict[str, Path | None], channel: str | int, rate: int | None, max_s: float, pause_s: float
+) -> "dict[Source, Path | None]":
+    """What is not done yet, with the file that it becomes."""
+    from asr_lab.data.segments import Pcm, Recording
+
+    found: dict[Source, Path | None] = {}
+    for name, path in paths.items():
+        if path is None or not path.exists():
+            found[Pcm(sys.stdin.buffer, rate, max_s, pause_s) if rate else Recording(Path(name), channel, max_s)] = path
+    return found
 
 
 def _carry_out(transcriber: Any, todo: "dict[Source, Path | None]", form: str) -> int:
@@ -148,7 +157,6 @@ def _paths(names: list[str], form: str, out: Path | None) -> dict[str, Path | No
 
 
 def _channel(value: str | int) -> str | int:
-
     if str(value) == "mix":
         return "mix"
     if not str(value).isdecimal():

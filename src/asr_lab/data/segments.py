@@ -89,8 +89,7 @@ def _numbers(samples: np.ndarray, name: str) -> np.ndarray:
 
 def _decoded(stream: BinaryIO) -> Iterator[np.ndarray]:
     rest, is_first = b"", True
-    read = getattr(stream, "read1", stream.read)  # what is there, without waiting for more
-    while data := read(1 << 16):
+    while data := _there(stream):
         data = rest + data
         if is_first and data[:4] == b"RIFF":
             raise DataError("standard input: a WAV file came, raw 16-bit samples are wanted; give the file's name")
@@ -101,6 +100,14 @@ def _decoded(stream: BinaryIO) -> Iterator[np.ndarray]:
         raise DataError("standard input: it is empty; raw 16-bit little-endian mono samples are wanted")
     if rest:
         raise DataError("standard input: it ends within a sample; are these 16-bit samples?")
+
+
+def _there(stream: BinaryIO) -> bytes:
+    """What has come, without waiting for more; nothing at the end, to which Ctrl-C brings a recording too."""
+    try:
+        return getattr(stream, "read1", stream.read)(1 << 16)
+    except KeyboardInterrupt:
+        return b""
 
 
 def _cut(blocks: Iterable[np.ndarray], cutter: "Cutter") -> Iterator[Segment]:
