@@ -14,6 +14,7 @@ from asr_lab.errors import RunError, nearest
 from asr_lab.files import write_json, write_jsonl
 from asr_lab.metrics.wer import ErrorRates
 from asr_lab.run import Run, now
+from asr_lab.task import SpeechTask
 from asr_lab.types import Batch
 
 
@@ -57,14 +58,39 @@ def opened(run: Run, checkpoint: str) -> tuple[Parts, int]:
     """
     path = checkpoint_path(run, checkpoint)
     parts = build(run.config)
+    saved = read_checkpoint(path)
+    restore(parts.task, saved, path)
+    return parts, saved["global_step"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        RunError: it cannot be read, or lacks what a checkpoint has.
+    """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=False)
-        parts.task.load_state_dict(saved["state_dict"])
+        return {key: saved[key] for key in ("state_dict", "global_step", "belongings")}
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).strip().splitlines()[-1].strip()
-        raise RunError(f"{path}: cannot be loaded ({why}); train the run again") from None
-    parts.task.eval()
-    return parts, saved["global_step"]
+        raise _unusable(path, error) from None
+
+
+def restore(task: SpeechTask, saved: dict[str, Any], path: Path) -> None:
+    """The task with the weights of a checkpoint that was read, in evaluation.
+
+    Raises:
+        RunError: they do not fit.
+    """
+    try:
+        task.load_state_dict(saved["state_dict"])
+    except RuntimeError as error:
+        raise _unusable(path, error) from None
+    task.eval()
+
+
+def _unusable(path: Path, error: Exception) -> RunError:
+    why = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+    return RunError(f"{path}: cannot be loaded ({why}); train the run again")
 
 
 def check_splits(run: Run, parts: Parts, splits: list[str]) -> None:
