@@ -20,7 +20,7 @@ SMALL = {
     "decoder": {
         "d_model": 16, "d_embedding": 8, "d_hidden": 16, "d_joint": 16, "d_attention": 8, "d_ff": 32, "n_heads": 2,
         "n_layers": 1, "attention.d_attention": 8, "attention.n_filters": 2, "attention.kernel_size": 3,
-        "attention.n_heads": 2,
+        "attention.n_heads": 2, "predictor.d_embedding": 8, "predictor.d_hidden": 16,
     },
 }  # fmt: skip
 # One label an utterance, whatever its length.
