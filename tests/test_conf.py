@@ -62,6 +62,8 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
     if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
         extra = ["encoder=bilstm"]
+    if group in ("decoder/predictor", "decoder/transducer_loss", "decoder/auxiliary"):
+        extra = ["decoder=transducer"]
     if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label
         rows = [json.loads(line) for line in tones.read_text().splitlines()]
         rows = [r | {"audio_filepath": str(tones.parent / r["audio_filepath"])} for r in rows if " " not in r["text"]]

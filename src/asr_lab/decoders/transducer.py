@@ -62,7 +62,8 @@ class TransducerDecoder(nn.Module):
         """(B,U,D), (B,), (B,L), (B,) -> (B,) negative log-likelihood in nats, the weighted auxiliary loss added
 
         The joint layer (utterances x U x (L+1) x d_joint) is what costs memory and time. It is made for `n_together`
-        utterances at once, each lot without the padding that the others need; on CPU it then stays in the cache.
+        utterances at once, each lot without the padding that others need; with `recompute` no more than one lot's
+        is held.
         """
         frames, said = self.from_hidden(self.dropout(hidden)), self.from_labels(self.predictor(labels))
         lots = zip(*(t.split(self.n_together) for t in (frames, said, lens, labels, label_lens)), strict=True)
@@ -120,21 +121,23 @@ class TransducerDecoder(nn.Module):
         label_lens = torch.tensor([len(s) for s in flat], device=device)
         n_labels = int(label_lens.max())
         labels = torch.tensor([s + [0] * (n_labels - len(s)) for s in flat], dtype=torch.long, device=device)
+        said = self.from_labels(self.predictor(labels))  # (H, L+1, d_joint)
         blank = frames.new_zeros(len(flat), frames.shape[1], n_labels + 1, dtype=torch.float32)
         label = torch.zeros_like(blank)
         first = 0
         for row, n, sequences in zip(frames, lens.tolist(), n_best, strict=True):
             some = slice(first, first + len(sequences))
             first += len(sequences)
-            blank[some, :n], label[some, :n] = self._arcs_of(row[:n], labels[some], Prefixes.of(sequences, n_labels))
+            prefixes = Prefixes.of(sequences, n_labels)
+            blank[some, :n], label[some, :n] = self._arcs_of(row[:n], said[some], labels[some], prefixes)
         n_alternatives = torch.tensor([len(s) for s in n_best], device=device)
         totals = forward(blank, label, lens.repeat_interleave(n_alternatives), label_lens, best=False).total
         return [part.tolist() for part in totals.split([len(s) for s in n_best])]
 
-    def _arcs_of(self, frames: Tensor, labels: Tensor, prefixes: "Prefixes") -> tuple[Tensor, Tensor]:
-        """(U,d_joint), (H,L) -> (H,U,L+1) log-probabilities of the blank and of the next label"""
+    def _arcs_of(self, frames: Tensor, said: Tensor, labels: Tensor, prefixes: "Prefixes") -> tuple[Tensor, Tensor]:
+        """(U,d_joint), (H,L+1,d_joint), (H,L) -> (H,U,L+1) log-probabilities of the blank and of the next label"""
         ids = torch.tensor(prefixes.ids, device=frames.device)  # (H, L+1)
-        said = self.from_labels(self.predictor(labels)).flatten(0, 1)[torch.tensor(prefixes.first)]
+        said = said.flatten(0, 1)[torch.tensor(prefixes.first, device=frames.device)]  # (P, d_joint)
         after = ids * (self.blank + 1) + nn.functional.pad(labels, (0, 1))
         blank, label = [], []
         for some in frames.split(max(1, N_JOINT // said.numel())):

@@ -22,7 +22,7 @@ class LmPieces:
     def begin(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (n,V+1), pieces (n,) and rows (n,) of n hypotheses without labels"""
         nothing = torch.zeros(n, dtype=torch.long, device=self.device)
-        return self.lm.scores(self.pieces[0])[nothing], nothing, nothing
+        return self.lm.scores(self.pieces[0])[nothing], nothing, nothing.clone()
 
     def advance(self, piece: Tensor, row: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same of N hypotheses, given as pieces and rows, after one label (N,) more"""

@@ -40,26 +40,28 @@ class LstmPredictor(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         """(B,L) -> (B,L+1,D): before the first label, after the first, ..., after the last"""
-        return self._run(nn.functional.pad(labels, (1, 0), value=self.n_labels), None)[0]
+        labels = nn.functional.pad(labels, (1, 0), value=self.n_labels)
+        x, mask = self.dropout(self.embedding(labels)), torch.ones_like(labels, dtype=torch.bool)
+        for cell in self.cells:
+            x = self.dropout(cell(x, mask)[0])
+        return x
 
     def begin(self, n: int, device: torch.device) -> State:
-        return self._step(torch.full((n,), self.n_labels, device=device), None)
+        nothing = self.embedding.weight.new_zeros(n, self.out_dim)
+        start = torch.full((n,), self.n_labels, device=device)
+        return self.advance((nothing,) * (1 + 2 * len(self.cells)), start)
 
     def advance(self, state: State, labels: Tensor) -> State:
-        """The state after one label (N,) more"""
-        return self._step(labels, state[1:])
+        """The state after one label (N,) more
 
-    def _step(self, labels: Tensor, before: State | None) -> State:
-        output, after = self._run(labels[:, None], before)
-        return output[:, 0], *after
-
-    def _run(self, labels: Tensor, before: State | None) -> tuple[Tensor, State]:
-        x, after = self.dropout(self.embedding(labels)), ()
-        mask = torch.ones_like(labels, dtype=torch.bool)
+        By the equations: oneDNN's LSTM orders its weights anew in every call, which took most of a beam search's time.
+        """
+        x, mask, after = self.dropout(self.embedding(labels)), torch.ones_like(labels, dtype=torch.bool), ()
         for i, cell in enumerate(self.cells):
-            x, state = cell(x, mask, before[2 * i : 2 * i + 2] if before else None)
-            x, after = self.dropout(x), (*after, *state)
-        return x, after
+            assert isinstance(cell, Lstm)
+            carried = cell.step(cell.project(x, mask), state[1 + 2 * i : 3 + 2 * i])
+            x, after = self.dropout(carried[0]), (*after, *carried)
+        return x, *after
 
 
 class StatelessPredictor(nn.Module):

@@ -21,9 +21,10 @@ class Forward(NamedTuple):
     total: Tensor  # (B,) log of the sum over (or of the best of) whole paths
 
 
+@torch.no_grad()
 def forward(blank: Tensor, label: Tensor, lens: Tensor, label_lens: Tensor, best: bool) -> Forward:
     """(B,U,L+1) log-probabilities of the blank and of the next label at each node, (B,), (B,); `label[:, :, L]` is
-    never read. With `best`, the best path counts instead of the sum over all."""
+    never read. With `best`, the best path counts instead of the sum over all. No gradient: see transducer_loss.py."""
     blank, label = _skewed(blank), _skewed(label)
     alpha = torch.full_like(label, -torch.inf)
     alpha[0, :, 0] = 0
