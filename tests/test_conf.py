@@ -62,6 +62,8 @@ def test_choice_trains_two_steps(group, choice, tones, tmp_path):
         extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
     if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
         extra = ["encoder=bilstm"]
+    if group == "decoding":
+        extra = [f"decoder={choice.partition('_')[0]}"]  # a search is called after its decoder
     if group in ("decoder/predictor", "decoder/transducer_loss", "decoder/auxiliary"):
         extra = ["decoder=transducer"]
     if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label

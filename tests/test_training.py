@@ -40,7 +40,8 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.task.parameters(), 1.0)
         optimizer.step()
-        if step % 20 == 19 and loss < 0.05:
+        # So low because a transducer may still spread a label over frames, in none of which greedy search says it.
+        if step % 20 == 19 and loss < 0.002:
             break
     parts.task.eval()
     rows = parts.task.transcribe(batch, *parts.task.encoder(batch.feats, batch.feat_lens))

@@ -42,7 +42,7 @@ def decoder(predictor="lstm", n_labels=3, *, n_together=2, recompute=False, loss
         for p in made.parameters():
             if p.dim() > 1:
                 p.mul_(3)
-        made.output.bias[-1] += 1
+        made.output.bias[-1] += 0.5
     return made.eval()
 
 
@@ -313,7 +313,7 @@ class TestSearch:
             assert (found.labels, found.frames) == (labels, frames)
             assert found.score == pytest.approx(total, abs=1e-3)
             n_labels.append(len(labels))
-        assert sum(n_labels) > 10
+        assert sum(n_labels) > 5
 
     @both_predictors
     @pytest.mark.parametrize("pieces", [[1] * 20, [3, 10, 7], [19, 1]])
@@ -404,22 +404,21 @@ class TestSearch:
                 assert (found[0].labels, found[0].frames) == ([], [])
                 assert found[0].score == pytest.approx(0, abs=1e-3)
 
-    @both_predictors
-    def test_golden(self, predictor):
+    @pytest.mark.parametrize(
+        ("predictor", "scale", "labels"),
+        [("lstm", 0.5, [[2, 2, 1], [2, 0]]), ("stateless", 1.0, [[2, 2, 2, 1, 2, 1], [2, 1, 2, 1]])],
+    )
+    def test_golden(self, predictor, scale, labels):
         """Weights from a formula, so that they are the same everywhere."""
         model = decoder(predictor)
         with torch.no_grad():
             for n, p in enumerate(model.parameters()):
-                p.copy_(2 * (torch.arange(p.numel()).double().view_as(p) ** 1.5 * (n + 1.7)).sin())
+                p.copy_(scale * (torch.arange(p.numel()).double().view_as(p) ** 1.7 * (n + 1.7)).sin())
+            for layer in (model.from_hidden, model.from_labels):
+                layer[1].reset_parameters()
         hidden = (2 * (torch.arange(2 * 12 * D).double().view(2, 12, D) ** 1.5).cos()).float()
         found = TransducerSearch(model, NoFusion(), 4, 2)(hidden, torch.tensor([12, 9]))
-        assert [f[0].labels for f in found] == GOLDEN[predictor]
-
-
-GOLDEN = {
-    "lstm": [[1, 1, 1, 2, 2, 1, 1, 1], [1, 1, 1]],
-    "stateless": [[0, 0], [1, 1, 1, 0, 1, 1, 2, 0, 0]],
-}
+        assert [f[0].labels for f in found] == labels
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "conformer_streaming"])
@@ -457,8 +456,9 @@ def test_streams_from_features_to_labels(encoder, choice):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["decoding.beam=0"], "beam and max_symbols must be at least 1, 0 and 3 came"),
+        (["decoding.beam=0"], "beam and max_symbols must be at least 1, 0 and 10 came"),
         (["decoding.max_symbols=0"], "beam and max_symbols must be at least 1, 1 and 0 came"),
+        (["decoder=ctc", "decoding=transducer"], "conf/decoding: this search is for decoder=transducer, not for CtcD"),
         (["decoder.predictor.d_hidden=0"], "predictor.d_embedding, d_hidden and n_layers must be positive"),
         (["decoder/predictor=stateless", "decoder.predictor.context=0"], "predictor.context and d_embedding must be"),
         (["decoder.d_joint=0"], "d_joint and n_together must be positive, 0 and 8 came"),

@@ -28,6 +28,8 @@ class TransducerSearch:
     def __init__(self, decoder: Any, lm: Any, beam: int, max_symbols: int):
         if beam < 1 or max_symbols < 1:
             raise ValueError(f"beam and max_symbols must be at least 1, {beam} and {max_symbols} came")
+        if not hasattr(decoder, "predictor"):
+            raise ValueError(f"this search is for decoder=transducer, not for {type(decoder).__name__}")
         self.decoder, self.lm, self.beam, self.max_symbols = decoder, lm, beam, max_symbols
 
     def stream(self, n: int) -> "TransducerStream":
