@@ -17,7 +17,7 @@ N_JOINT = 1 << 24  # elements of a joint hidden layer that scoring holds at once
 
 
 class TransducerDecoder(nn.Module):
-    """p(next | frame t, labels so far) = softmax(W tanh(norm(A hidden_t) + norm(B predictor))), the blank being label V.
+    """p(next | frame t, labels so far) = softmax(W tanh(norm(A hidden_t) + norm(B predictor))); the blank is label V.
 
     A label does not use up its frame: any number may be said in one, so one frame is enough for any labels. What a
     search can find in how many frames is its own limit (`decoding.max_symbols`).
@@ -42,8 +42,8 @@ class TransducerDecoder(nn.Module):
         self.n_together, self.recompute = n_together, recompute
         self.dropout = Dropout(dropout)
         self.predictor = predictor(n_labels=n_labels)
-        # Without the norms the hyperbolic tangent saturates at high learning rates: 97 % of its outputs after 10 steps of
-        # Adam at 0.01 beside a Conformer and a stateless predictor, which then learnt nothing.
+        # Without the norms the hyperbolic tangent saturates at high learning rates: 97 % of its outputs after 10 steps
+        # of Adam at 0.01 beside a Conformer and a stateless predictor, which then learnt little.
         self.from_hidden = nn.Sequential(nn.Linear(in_dim, d_joint), nn.LayerNorm(d_joint))
         self.from_labels = nn.Sequential(nn.Linear(self.predictor.out_dim, d_joint), nn.LayerNorm(d_joint))
         self.output = nn.Linear(d_joint, n_labels + 1)
