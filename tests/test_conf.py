@@ -60,6 +60,9 @@ BESIDE = {
     "decoder/readout": ["decoder=seq2seq"],
     "decoder/rule": ["decoder=attention"],
     "decoder/cell": ["decoder=attention"],
+    "decoder/predictor": ["decoder=transducer"],
+    "decoder/transducer_loss": ["decoder=transducer"],
+    "decoder/auxiliary": ["decoder=transducer"],
 }
 PACKAGES = {("lm", "kenlm"): "kenlm", ("decoding", "ctc_lexicon"): "flashlight.lib.text"}
 

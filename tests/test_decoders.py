@@ -24,6 +24,7 @@ SMALL = {
         "attention.n_heads": 2, "rule.d_attention": 8, "rule.n_filters": 2, "rule.kernel_size": 3,
         "attention.d_model": 16, "attention.n_layers": 1, "attention.d_hidden": 16, "attention.rule.d_attention": 8,
         "attention.rule.n_filters": 2, "attention.rule.kernel_size": 3,
+        "predictor.d_embedding": 8, "predictor.d_hidden": 16,
     },
 }  # fmt: skip
 # One label an utterance, whatever its length.

@@ -50,6 +50,8 @@ def learnt_by_heart(overrides: list[str]) -> None:
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(parts.task.parameters(), lr=1e-2)
     parts.task.log_dict = lambda *a, **k: None  # no trainer here
+    # A transducer may still spread a label over frames, in none of which greedy search says it.
+    enough = 0.002 if any("decoder=transducer" in o for o in overrides) else 0.02
     for step in range(400):
         optimizer.zero_grad()
         loss = parts.task.step(batch, "train")
@@ -57,7 +59,7 @@ def learnt_by_heart(overrides: list[str]) -> None:
         torch.nn.utils.clip_grad_norm_(parts.task.parameters(), 1.0)
         optimizer.step()
         # Not before batch norm's running statistics, which evaluation goes by, have forgotten where they began.
-        if step % 20 == 19 and step > 50 and loss < 0.02:
+        if step % 20 == 19 and step > 50 and loss < enough:
             break
     parts.task.eval()
     rows = parts.task.transcribe(batch, *parts.task.encoder(batch.feats, batch.feat_lens))
