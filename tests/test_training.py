@@ -14,13 +14,20 @@ from asr_lab.run import Run
 from asr_lab.sweep.local import line
 from asr_lab.train import train
 
-from .conftest import choices, families, make_run, tiny
+from .conftest import choices, make_run, tiny
 
 QUICK = ("bilstm", "conformer")
 
 
-@pytest.mark.parametrize("decoder", choices("decoder"))
-@pytest.mark.parametrize("encoder", families(*QUICK))
+def pairs() -> list:
+    """Every encoder with CTC, and every decoder with a recurrent and an attention encoder."""
+    quick = [(encoder, "ctc") for encoder in QUICK] + [("bilstm", decoder) for decoder in choices("decoder")]
+    rest = [(encoder, "ctc") for encoder in choices("encoder")] + [("conformer", d) for d in choices("decoder")]
+    slow = [pytest.param(*pair, marks=pytest.mark.slow) for pair in dict.fromkeys(rest) if pair not in quick]
+    return [*dict.fromkeys(quick), *slow]
+
+
+@pytest.mark.parametrize(("encoder", "decoder"), pairs())
 def test_one_batch_is_learnt_by_heart(encoder, decoder, tones, tmp_path):
     from .conftest import single_words
 
@@ -28,9 +35,7 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones, tmp_path):
     if decoder == "keyword":
         tones, overrides = single_words(tones, tmp_path), [*overrides, "tokenizer=words"]
     if decoder == "ctc_inter":
-        if encoder not in QUICK:
-            pytest.skip("not every encoder has layers to listen at: tests/test_ctc.py")
-        overrides.append("encoder.n_layers=2")
+        overrides.append("encoder.n_layers=2")  # a layer inside
     learnt_by_heart(tiny(tones, *overrides))
 
 
