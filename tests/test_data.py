@@ -225,6 +225,14 @@ def test_manifest_without_splits_gets_all_three(corpus):
     assert sum(map(len, splits.values())) == 8
 
 
+def test_splits_carved_anew_are_those_of_a_manifest_without(corpus):
+    named = make(config_of(corpus(), "data.carve_anew=true"), "data").splits
+    unnamed = make(config_of(corpus(split=None)), "data").splits
+    assert {s: [u.id for u in us] for s, us in named.items()} == {s: [u.id for u in us] for s, us in unnamed.items()}
+    speakers = [{u.speaker for u in us} for us in named.values()]
+    assert sum(map(len, speakers)) == len(set.union(*speakers))
+
+
 def test_names_of_the_development_split_are_one(corpus):
     manifest = corpus()
     manifest.write_text(manifest.read_text().replace('"split": "val"', '"split": "dev"'))

@@ -21,8 +21,8 @@ class Corpus:
 
     Lines name their split (`dev`, `valid` and `validation` mean `val`). A missing `val` is carved out of `train`: whole
     speakers with `carve_by: speaker` (single utterances where no speakers are known), seeded. A manifest without any
-    split name gets a `test` the same way; one that names splits but no `test` is refused. Further names (`test_other`)
-    are splits of their own.
+    split name, and any with `carve_anew`, gets a `test` the same way; one that names splits but no `test` is refused.
+    Further names (`test_other`) are splits of their own.
 
     A corpus that can be prepared is looked for in `root`, then in the cache; `prepare` itself is for
     `asr-lab data prepare` and is not called here.
@@ -41,6 +41,7 @@ class Corpus:
         carve_by: str,
         carve_share: float,
         carve_seed: int,
+        carve_anew: bool,
         normalizer: Callable[[str], str],
         prepare: Callable | None = None,
     ):
@@ -59,7 +60,7 @@ class Corpus:
         utterances = read_manifest(self.manifest)
         self.normalize = _bare(normalizer)
         for i, u in enumerate(utterances):  # in place: two copies of a large corpus are too many
-            utterances[i] = u._replace(text=self.normalize(u.text))
+            utterances[i] = u._replace(text=self.normalize(u.text), split=None if carve_anew else u.split)
         self.splits = self._split(utterances, carve_by, carve_share, carve_seed)
 
     @property
