@@ -127,7 +127,7 @@ class RelPositionMultiHeadedAttention(DotSelfAttention):
         if self.training and q.device.type == "cpu":
             by_position = DistanceScores.apply(position, p)
         else:
-            by_distance = (position.flatten(1, 2) @ p).unflatten(1, position.shape[1:3])  # (H, B, U, K+U)
+            by_distance = (position.flatten(1, 2) @ p).view(*position.shape[:3], -1)  # (H, B, U, K+U)
             by_position = relative_shift(by_distance, k.shape[1]).flatten(0, 1)
         return by_position.baddbmm_(content.flatten(0, 1), k.transpose(1, 2))
 
@@ -207,11 +207,11 @@ def relative_shift(x: Tensor, n_keys: int) -> Tensor:
     """(H, B, U, K+U) scores by distance, from K-1 down to -U -> (H, B, U, K) scores by key.
 
     A view: row i of the result starts one column earlier than row i-1 (Dai et al. 2019, appendix B, without the copy).
-    The last column is there so that rows of the result do not overlap in memory.
+    Rows of one column less, read from where row 0 starts, begin where each row has to. Neither strides nor offsets are
+    named, which an export would keep as the numbers of one length.
     """
     heads, batch, n_queries, width = x.shape
-    strides = (x.stride(0), x.stride(1), width - 1, 1)
-    return x.as_strided((heads, batch, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
+    return x.flatten(2)[:, :, n_queries - 1 : -1].view(heads, batch, n_queries, width - 1)[..., :n_keys]
 
 
 def _turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
