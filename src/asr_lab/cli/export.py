@@ -33,8 +33,9 @@ def export(
     for name, n_bytes in about["files"].items():
         print(f"{Path(about['folder']) / name}  {n_bytes / 1e6:.2f} MB")
     print(f"{', '.join(about['inputs'])} -> {', '.join(about['outputs'])}")
+    of = " to those of the 8-bit network in memory; the table compares with float32" if format == "int8" else ""
     if checked["utterances"]:
-        print(f"checked: {checked['equal_hypotheses']} of {checked['utterances']} hypotheses are equal")
+        print(f"checked: {checked['equal_hypotheses']} of {checked['utterances']} hypotheses are equal{of}")
     else:
         print(f"checked on random features only ({checked['why']})")
     if "table" in about:

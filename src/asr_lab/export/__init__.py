@@ -48,11 +48,13 @@ def export(run: Run, format: str, out: Path | None, n_checked: int, checkpoint: 
     if n_checked < 1:
         raise ConfigError(f"--check {n_checked}: at least 1 utterance is compared")
     writer = FORMATS[format]
+    writer.require()
     loaded = load(run, checkpoint)
     if format == "int8" and loaded.parts is None:
-        raise DataError(f"{loaded.missing}; --format int8 measures error rates on the test split, which takes the corpus")
+        raise DataError(
+            f"{loaded.missing}; --format int8 measures error rates on the test split, which takes the corpus"
+        )
     network = Network(loaded.task, loaded.frontend.out_dim).eval()
-    writer.refuse(loaded.task.encoder)
     prepared = writer.prepare(network)
     with torch.no_grad():
         content = writer.write(prepared)

@@ -1,10 +1,13 @@
 """The formats: which network is written, how it becomes bytes, and how those are run again."""
 
 import io
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import yaml
@@ -22,10 +25,10 @@ class Format(Protocol):
     file: str
     opset: int | None
 
-    def refuse(self, encoder: Any) -> None:
+    def require(self) -> None:
         """
         Raises:
-            ConfigError: the encoder cannot be written so, or a package is missing.
+            ConfigError: a package is missing.
         """
         ...
 
@@ -33,7 +36,12 @@ class Format(Protocol):
         """The network that the file has to agree with."""
         ...
 
-    def write(self, network: Network) -> bytes: ...
+    def write(self, network: Network) -> bytes:
+        """
+        Raises:
+            ConfigError: the network cannot be written so.
+        """
+        ...
 
     def read(self, content: bytes) -> Exported: ...
 
@@ -46,10 +54,10 @@ class TorchScript:
     A loop over frames would be laid out for one length; kernels of whole layers and operations on all frames are not.
     """
 
-    file, opset = "model.torchscript.pt", None
+    file = "model.torchscript.pt"
+    opset: int | None = None
 
-    def refuse(self, encoder: Any) -> None:
-        """A trace that holds for one length only is found by the check."""
+    def require(self) -> None: ...
 
     def prepare(self, network: Network) -> Network:
         return network
@@ -86,10 +94,11 @@ class Int8(TorchScript):
 class Onnx:
     """ONNX, by torch.export; recurrent layers become a scan over frames."""
 
-    file, opset = "model.onnx", 18
+    file = "model.onnx"
+    opset: int | None = 18
     packages = ("onnx", "onnxscript", "onnxruntime")
 
-    def refuse(self, encoder: Any) -> None:
+    def require(self) -> None:
         for package in self.packages:
             try:
                 import_module(package)
@@ -97,34 +106,38 @@ class Onnx:
                 raise ConfigError(
                     f"--format onnx: {package} is not installed; pip install 'asr-lab[export]', or choose torchscript"
                 ) from None
-        if not encoder.exports:
-            raise ConfigError(
-                f"--format onnx: {type(encoder).__name__} computes lengths that torch.export cannot follow; choose "
-                f"torchscript, or an encoder out of: {', '.join(_exporting())}"
-            )
 
     def prepare(self, network: Network) -> Network:
         return network
 
     def write(self, network: Network) -> bytes:
+        try:
+            with warnings.catch_warnings(), _silence():
+                warnings.simplefilter("ignore")
+                return self._write(network)
+        except Exception as error:  # of many kinds, with pages of text
+            raise ConfigError(
+                f"--format onnx: torch.export cannot follow {type(network.encoder).__name__} ({type(error).__name__}); "
+                f"choose torchscript, or an encoder out of: {', '.join(_exporting())}"
+            ) from error
+
+    def _write(self, network: Network) -> bytes:
         rows, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=16)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                network,
-                example(network),
-                dynamic_shapes=({0: rows, 1: frames}, {0: rows}),
-                # What cannot be shown of (T + 2) // 3 in general is left to the check of the exported file.
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-            written = torch.onnx.export(
-                program,
-                dynamo=True,
-                verbose=False,
-                opset_version=self.opset,
-                input_names=list(INPUTS),
-                output_names=list(network.outputs),
-            )
+        program = torch.export.export(
+            network,
+            example(network),
+            dynamic_shapes=({0: rows, 1: frames}, {0: rows}),
+            # What cannot be shown of (T + 2) // 3 in general is left to the check of the exported file.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            opset_version=self.opset,
+            input_names=list(INPUTS),
+            output_names=list(network.outputs),
+        )
         assert written is not None
         return written.model_proto.SerializeToString()
 
@@ -152,8 +165,20 @@ def example(network: Network) -> tuple[Tensor, Tensor]:
     return torch.randn(len(EXAMPLE), max(EXAMPLE), network.n_features, generator=generator), torch.tensor(EXAMPLE)
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The exporters tell of their passes on the console and in the log; here the check tells what counts."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
 def _exporting() -> list[str]:
-    """The choices of conf/encoder whose class says that torch.export takes it."""
+    """The choices of conf/encoder whose class promises that torch.export takes it."""
     names = []
     for path in sorted((conf_dir() / "encoder").glob("*.yaml")):
         target = yaml.safe_load(path.read_text()).get("_target_")  # a preset of another choice has none

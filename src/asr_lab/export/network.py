@@ -46,10 +46,11 @@ class Network(nn.Module):
         """Texts of what `forward` gave: the best path through log-probabilities, or what the run's own search finds."""
         if self.blank is None:
             return [self._text(found[0]) for found in self._decode(frames, lens)]
-        return [self._words(row[:n]) for row, n in zip(frames.argmax(dim=-1), lens.tolist(), strict=True)]
+        paths = zip(frames.argmax(dim=-1), lens.tolist(), strict=True)
+        return [self._words(row[:n], self.blank) for row, n in paths]
 
-    def _words(self, path: Tensor) -> str:
+    def _words(self, path: Tensor, blank: int) -> str:
         """Best label of each frame (U,) -> text; repeats are merged, blanks dropped, ids above the blank moved down."""
         path = path.unique_consecutive()
-        labels = path[path != self.blank]
-        return " ".join(self._tokenizer.decode((labels - (labels > self.blank).long()).tolist()).split())
+        labels = path[path != blank]
+        return " ".join(self._tokenizer.decode((labels - (labels > blank).long()).tolist()).split())

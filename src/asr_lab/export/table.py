@@ -12,7 +12,7 @@ from asr_lab.export.check import Exported, batches
 from asr_lab.export.formats import FORMATS
 from asr_lab.export.network import Network
 from asr_lab.metrics.wer import utterance_errors
-from asr_lab.report.stats import bootstrap, error_rate, interval
+from asr_lab.report.stats import Interval, bootstrap, error_rate, interval
 from asr_lab.types import Batch
 
 N_ROUNDS = 5
@@ -29,34 +29,38 @@ def measure(network: Network, int8: Exported, size: int, parts: Parts) -> list[d
     content = FORMATS["torchscript"].write(network)
     networks = {"float32": (FORMATS["torchscript"].read(content), len(content)), "int8": (int8, size)}
     seconds = _seconds([run for run, _ in networks.values()], test)
+    refs = [text for batch in test for text in batch.texts]
     audio = sum(batch.seconds for batch in test)
-    rows = []
+    rows, texts = [], []
     for (name, (run, n_bytes)), spent in zip(networks.items(), seconds, strict=True):
-        errors = [e for batch in test for e in _errors(network, run, batch, parts.task.score_by)]
+        texts.append([text for batch in test for text in network.hypotheses(*run(batch.feats, batch.feat_lens))])
+        errors = [utterance_errors(ref, hyp, parts.task.score_by) for ref, hyp in zip(refs, texts[-1], strict=True)]
         rates = {"wer": _rate(errors, ("sub", "del", "ins"), "words"), "cer": _rate(errors, ("char_errors",), "chars")}
-        rows.append({"weights": name, "bytes": n_bytes, "real_time": audio / spent, "utterances": len(errors), **rates})
+        equal = sum(a == b for a, b in zip(texts[0], texts[-1], strict=True))
+        row = {"weights": name, "bytes": n_bytes, "real_time": audio / spent, **rates}
+        rows.append(row | {"utterances": len(refs), "equal_hypotheses": equal})
     return rows
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table for people."""
-    lines = ["| Weights | MB | x real time, one thread | WER % (95 %) | CER % (95 %) |", "|---|--:|--:|--:|--:|"]
+    lines = [
+        "| Weights | MB | x real time, one thread | WER % (95 %) | CER % (95 %) | as float32 |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     for row in rows:
         wer, cer = (f"{100 * row[k][0]:.2f} ({100 * row[k][1]:.2f} to {100 * row[k][2]:.2f})" for k in ("wer", "cer"))
-        lines.append(f"| {row['weights']} | {row['bytes'] / 1e6:.2f} | {row['real_time']:.0f} | {wer} | {cer} |")
+        equal = f"{row['equal_hypotheses']} of {row['utterances']}"
+        speed = f"{row['bytes'] / 1e6:.2f} | {row['real_time']:.0f}"
+        lines.append(f"| {row['weights']} | {speed} | {wer} | {cer} | {equal} |")
     return "\n".join(lines) + "\n"
 
 
-def _errors(network: Network, run: Exported, batch: Batch, score: str) -> list[dict[str, int]]:
-    texts = network.hypotheses(*run(batch.feats, batch.feat_lens))
-    return [utterance_errors(ref, hyp, score) for ref, hyp in zip(batch.texts, texts, strict=True)]
-
-
-def _rate(errors: list[dict[str, int]], edits: tuple[str, ...], of: str) -> tuple[float, float, float]:
-    """(rate, low, high) as shares"""
+def _rate(errors: list[dict[str, int]], edits: tuple[str, ...], of: str) -> Interval:
+    """As shares"""
     wrong = np.array([sum(e[k] for k in edits) for e in errors])
     n = np.array([e[of] for e in errors])
-    return tuple(interval(float(error_rate(wrong, n)), bootstrap(wrong, n)[0]))
+    return interval(float(error_rate(wrong, n)), bootstrap(wrong, n)[0])
 
 
 def _seconds(networks: list[Exported], test: list[Batch]) -> list[float]:

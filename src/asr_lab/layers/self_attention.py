@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.exporting import exporting
 from asr_lab.layers.positions import AbsolutePositions, RelativePositions
 
 
@@ -207,11 +208,13 @@ def relative_shift(x: Tensor, n_keys: int) -> Tensor:
     """(H, B, U, K+U) scores by distance, from K-1 down to -U -> (H, B, U, K) scores by key.
 
     A view: row i of the result starts one column earlier than row i-1 (Dai et al. 2019, appendix B, without the copy).
-    Rows of one column less, read from where row 0 starts, begin where each row has to. Neither strides nor offsets are
-    named, which an export would keep as the numbers of one length.
+    The last column is there so that rows of the result do not overlap in memory.
     """
     heads, batch, n_queries, width = x.shape
-    return x.flatten(2)[:, :, n_queries - 1 : -1].view(heads, batch, n_queries, width - 1)[..., :n_keys]
+    if exporting():  # strides and offsets would be kept as the numbers of one length
+        return x.flatten(2)[:, :, n_queries - 1 : -1].view(heads, batch, n_queries, width - 1)[..., :n_keys]
+    strides = (x.stride(0), x.stride(1), width - 1, 1)
+    return x.as_strided((heads, batch, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
 
 
 def _turned(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
