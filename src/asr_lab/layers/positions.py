@@ -36,9 +36,7 @@ class AbsolutePositions(_Table):
 
     def forward(self, n_frames: int, like: Tensor, first: int = 0) -> Tensor:
         """Number of frames U, a tensor whose device and dtype are wanted, the first position -> (U, D)"""
-        if (
-            torch.jit.is_tracing() or torch.compiler.is_exporting()
-        ):  # a table has an end, what is exported takes any length
+        if exporting():  # a table has an end
             return sinusoids(torch.arange(n_frames, device=like.device) + first, self.d_model).to(like)
         if self.table.shape[0] < first + n_frames:
             self._fill(0, first + n_frames, 1, like.device)
@@ -50,7 +48,7 @@ class RelativePositions(_Table):
 
     def forward(self, n_keys: int, n_queries: int, like: Tensor) -> Tensor:
         """K keys, of which the last U are the queries -> (K+U, D) for the distances K-1 .. -U"""
-        if exporting():  # a table has an end
+        if exporting():
             return sinusoids(torch.arange(n_keys - 1, -n_queries - 1, -1, device=like.device), self.d_model).to(like)
         size = max(n_keys, n_queries)
         if self.table.shape[0] < 2 * size:
