@@ -43,6 +43,7 @@ SMALL = {
         "context.chunk_size": 4,
         "context.n_left_chunks": 2,
     },
+    "decoder": {"d_model": 32, "n_layers": 1, "attention.d_model": 32, "attention.n_layers": 1},
     "frontend": {"n_mels": 24},
     "tokenizer": {"n_labels": 8},
     "augment": {"max_freq": 4, "max_time": 8, "specaugment.max_freq": 4, "specaugment.max_time": 8},
@@ -125,12 +126,31 @@ def tiny(manifest: Path, *overrides: str) -> list[str]:
     return [*base, *overrides]
 
 
-def make_run(folder: Path, overrides: list[str]) -> Run:
+def tiny_lm(manifest: Path, *overrides: str) -> list[str]:
+    """The same for a language model (config="lm") of the manifest's transcripts."""
+    choices = [o for o in overrides if "." not in o.partition("=")[0]]
+    small = {"d_embedding": 8, "d_hidden": 12, "d_model": 8, "n_layers": 1, "n_heads": 2}
+    model = composed(*choices, config="lm").model
+    return [
+        "data=manifest",
+        f"data.manifest={manifest}",
+        "logger=none",
+        "runtime.n_threads=1",
+        "runtime.quiet=true",
+        "runtime.fast_malloc=false",
+        "text.batch_labels=40",
+        "trainer.max_epochs=2",
+        *(f"model.{k}={v}" for k, v in small.items() if k in model),
+        *overrides,
+    ]
+
+
+def make_run(folder: Path, overrides: list[str], config: str = "config") -> Run:
     """A frozen run in `folder`."""
-    cfg = composed(*overrides)
-    config = resolved(cfg)
-    run = Run(folder, config, factors(cfg.hydra, config))
-    run.freeze(rerun=config["runtime"]["rerun"])
+    cfg = composed(*overrides, config=config)
+    values = resolved(cfg)
+    run = Run(folder, values, factors(cfg.hydra, values))
+    run.freeze(rerun=values["runtime"]["rerun"])
     return run
 
 
@@ -144,6 +164,15 @@ def trained(tmp_path, tones):
         return run, train(run)
 
     return go
+
+
+def single_words(manifest: Path, folder: Path) -> Path:
+    """Manifest of the tones' utterances of one word, written to `folder`."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows = [r | {"audio_filepath": str(manifest.parent / r["audio_filepath"])} for r in rows if " " not in r["text"]]
+    written = folder / "words.jsonl"
+    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return written
 
 
 class Done(NamedTuple):

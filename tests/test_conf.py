@@ -14,18 +14,20 @@ from asr_lab.lm.ngram import of_words
 from asr_lab.paths import conf_dir
 from asr_lab.sweep.cell import resolved
 
-from .conftest import RATE, choices, composed, make_run, tiny
+from .conftest import RATE, choices, composed, make_run, single_words, tiny, tiny_lm
+from .test_decoders import MORE_SEARCHES
 
 # Nested ones, such as frontend/cmvn, too; corpora have a test of their own.
 GROUPS = sorted({str(p.parent.relative_to(conf_dir())) for p in conf_dir().rglob("*.yaml")} - {".", "data"})
 GROUPS = [g for g in GROUPS if not g.startswith("hydra/")]
+LM_GROUPS = ("model", "text")  # of config lm
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 
 
 def test_every_group_is_in_the_schema_and_back():
-    from asr_lab.schema import Config
+    from asr_lab.schema import Config, LmConfig
 
-    fields = set(Config.__dataclass_fields__) - {
+    fields = set(Config.__dataclass_fields__ | LmConfig.__dataclass_fields__) - {
         "experiment",
         "question",
         "seed",
@@ -47,49 +49,87 @@ def marks(group: str, choice: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.slow] if choice not in QUICK.get(group, (choice,)) else []
 
 
+# What a choice needs beside itself, by group and choice or by group.
+BESIDE = {
+    ("trainer", "ddp"): ["trainer.devices=1", "trainer.strategy=auto"],  # several processes: tests/test_ddp.py
+    ("frontend/head", "learned_filters"): ["frontend=waveform"],
+    ("decoder", "ctc_inter"): ["encoder.n_layers=2"],  # a layer inside
+    "encoder/cell": ["encoder=bilstm"],
+    "encoder/connection": ["encoder=bilstm"],
+    "encoder/readout": ["encoder=bilstm"],
+    "decoder/readout": ["decoder=seq2seq"],
+    "decoder/rule": ["decoder=attention"],
+    "decoder/cell": ["decoder=attention"],
+}
+PACKAGES = {("lm", "kenlm"): "kenlm", ("decoding", "ctc_lexicon"): "flashlight.lib.text"}
+
+
+def beside(group: str, choice: str, tones: Path, folder: Path) -> tuple[Path, list[str]]:
+    """The corpus and the overrides with which a choice can train; skips where something is not here."""
+    if (group, choice) == ("trainer", "gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    if (group, choice) == ("logger", "wandb"):
+        pytest.skip("needs a service: tests/test_tracking.py")
+    if package := PACKAGES.get((group, choice)):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    overrides = list(BESIDE.get((group, choice), BESIDE.get(group, [])))
+    if group == "decoding":
+        overrides = [f"decoder={decoder_of(choice)}"]
+    texts = [json.loads(line)["text"] for line in tones.read_text().splitlines()]
+    if (group, choice) == ("tokenizer", "phones"):
+        words = sorted({w for text in texts for w in text.split()})
+        (folder / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in words))
+        overrides = [f"tokenizer.lexicon={folder / 'lexicon.txt'}"]
+    if group == "lm" and choice in ("arpa", "kenlm"):
+        overrides = [f"lm.model.file={write_arpa(folder / 'words.arpa', of_words(texts, 2, [1])[0])}"]
+    if (group, choice) == ("lm", "neural"):
+        from asr_lab.train import train
+
+        model = make_run(folder / "lm", tiny_lm(tones, "trainer.max_steps=2"), config="lm")
+        train(model)
+        overrides = [f"lm.model.run={model.folder}"]
+    if (group, choice) == ("distill", "teacher"):
+        from asr_lab.train import train
+
+        teacher = make_run(folder / "teacher", tiny(tones, "trainer.max_steps=1"))
+        train(teacher)
+        overrides = [f"distill.teacher={teacher.folder}"]
+    one_frame = group == "encoder/readout" and choice != "frames"
+    if one_frame or "decoder=keyword" in (f"{group}={choice}", *overrides):  # one label an utterance
+        tones, overrides = single_words(tones, folder), [*overrides, "tokenizer=words"]
+    return tones, overrides
+
+
 @pytest.mark.parametrize(
     ("group", "choice"), [pytest.param(g, c, marks=marks(g, c)) for g in GROUPS for c in choices(g)]
 )
 def test_choice_trains_two_steps(group, choice, tones, tmp_path):
     from asr_lab.train import train
 
-    extra = []
-    if (group, choice) == ("trainer", "gpu") and not torch.cuda.is_available():
-        pytest.skip("no GPU here")
-    if (group, choice) == ("trainer", "ddp"):
-        extra = ["trainer.devices=1", "trainer.strategy=auto"]  # several processes: tests/test_ddp.py
-    if (group, choice) == ("tokenizer", "phones"):
-        words = {w for line in tones.read_text().splitlines() for w in json.loads(line)["text"].split()}
-        (tmp_path / "lexicon.txt").write_text("".join(f"{w} {' '.join(w)}\n" for w in sorted(words)))
-        extra = [f"tokenizer.lexicon={tmp_path / 'lexicon.txt'}"]
-    if group == "lm" and choice != "none":
-        extra = ["lm.use=rescoring"]  # every search can
-    if (group, choice) == ("lm", "kenlm"):
-        pytest.importorskip("kenlm", reason="extra 'lm' is not installed")
-    if group == "lm" and choice in ("arpa", "kenlm"):
-        model, _ = of_words([json.loads(line)["text"] for line in tones.read_text().splitlines()], 2, [1])
-        extra += [f"lm.model.file={write_arpa(tmp_path / 'words.arpa', model)}"]
-    if group in ("encoder/cell", "encoder/connection", "encoder/readout"):
-        extra = ["encoder=bilstm"]
-    if group == "encoder/readout" and choice != "frames":  # one encoder frame, so one label
-        rows = [json.loads(line) for line in tones.read_text().splitlines()]
-        rows = [r | {"audio_filepath": str(tones.parent / r["audio_filepath"])} for r in rows if " " not in r["text"]]
-        tones = tmp_path / "words.jsonl"
-        tones.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        extra += ["tokenizer=words"]
-    if (group, choice) == ("frontend/head", "learned_filters"):
-        extra = ["frontend=waveform"]
-    if (group, choice) == ("logger", "wandb"):
-        pytest.skip("needs a service: tests/test_tracking.py")
-    run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
+    tones, extra = beside(group, choice, tones, tmp_path)
+    if group in LM_GROUPS:
+        small = tiny_lm(tones, f"{group}={choice}", "trainer.max_steps=2")
+        run = make_run(tmp_path / "run", small, config="lm")
+    else:
+        run = make_run(tmp_path / "run", tiny(tones, f"{group}={choice}", *extra, "trainer.max_steps=2"))
     result = train(run)
     assert result["status"] == "done"
     if group.partition("/")[0] in run.config:  # debug and logger change other groups, or no number
         assert result["factors"].get(group, choice) == choice
     assert result["steps"] == 2
     assert result["parameters"] > 1000
-    assert {"val/wer", "test/wer", "test/cer", "test/loss"} <= result["metrics"].keys()
-    assert run.hyps_file("test").exists()
+    scores = {"val/ppl", "test/ppl"} if group in LM_GROUPS else {"val/wer", "test/wer", "test/cer"}
+    assert {"test/loss", *scores} <= result["metrics"].keys()
+    assert run.rows_file("test").exists()
+
+
+def decoder_of(decoding: str) -> str:
+    """A decoder that a search works with."""
+    for decoder in choices("decoder"):
+        own = composed(f"decoder={decoder}").hydra.runtime.choices["decoding"]
+        if decoding in (own, *MORE_SEARCHES.get(decoder, ())):
+            return decoder
+    raise AssertionError(f"no decoder has the search {decoding}: name it in MORE_SEARCHES")
 
 
 @pytest.mark.parametrize("corpus", choices("data"))

@@ -1,5 +1,6 @@
 """What every decoder and every search promises, for each YAML of conf/decoder and conf/decoding."""
 
+import importlib.util
 import inspect
 from functools import partial
 
@@ -20,13 +21,19 @@ SMALL = {
     "decoder": {
         "d_model": 16, "d_embedding": 8, "d_hidden": 16, "d_joint": 16, "d_attention": 8, "d_ff": 32, "n_heads": 2,
         "n_layers": 1, "attention.d_attention": 8, "attention.n_filters": 2, "attention.kernel_size": 3,
-        "attention.n_heads": 2,
+        "attention.n_heads": 2, "rule.d_attention": 8, "rule.n_filters": 2, "rule.kernel_size": 3,
+        "attention.d_model": 16, "attention.n_layers": 1, "attention.d_hidden": 16, "attention.rule.d_attention": 8,
+        "attention.rule.n_filters": 2, "attention.rule.kernel_size": 3,
     },
 }  # fmt: skip
 # One label an utterance, whatever its length.
 ONE_LABEL = ("keyword",)
 # Searches beside the one that a decoder brings.
-MORE_SEARCHES: dict[str, tuple[str, ...]] = {}
+MORE_SEARCHES: dict[str, tuple[str, ...]] = {
+    "ctc": ("ctc_lexicon",) if importlib.util.find_spec("flashlight") else (),
+    "joint": ("ctc", "attention", "attention_rescoring"),
+    "joint_lstm": ("attention_rescoring",),
+}
 
 
 def searches(*, wants: str = "") -> list:
@@ -292,7 +299,8 @@ class TestFusion:
         for seed in range(5):
             model = built(config, seed)
             with_it, without = with_lm(config, model, 3.0)[0], search_of(config, model)
-            changed += [f[0].labels for f in with_it(hidden, lens)] != [f[0].labels for f in without(hidden, lens)]
+            found = [[[h.labels for h in n_best] for n_best in s(hidden, lens)] for s in (with_it, without)]
+            changed += found[0] != found[1]
         assert changed
 
     def test_rescoring_gives_the_n_best_another_order(self, decoder, decoding):

@@ -153,6 +153,8 @@ def tiny(argv: list[str], quick: bool = True) -> list[str]:
     if argv[:1] not in (["train"], ["sweep"]) or {"-sc", "--help", "--cfg", "--info"} & set(argv):
         return []
     words = " ".join(argv)
+    if "--config-name lm" in words or "lm_width" in words:
+        return [o for o in TINY_RUN if not o.startswith("batching.")] + ["logger=none"]
     extra = [] if "logger=" in words else ["logger=none"]
     extra += [] if "size=" in words else ["size=tiny"]
     extra += [] if "data=" in words or "encoder_x_clipping" in words else TINY_CORPUS

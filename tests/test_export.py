@@ -31,7 +31,9 @@ def run_of(tones, tmp_path_factory):
             torch.manual_seed(3)
             task = build(run.config).task
             run.checkpoints.mkdir()
-            torch.save({"state_dict": task.state_dict(), "belongings": task.belongings}, run.best_checkpoint)
+            torch.save(
+                {"state_dict": task.state_dict(), "belongings": task.belongings, "global_step": 0}, run.best_checkpoint
+            )
             made[encoder, *overrides] = run
         return made[encoder, *overrides]
 
@@ -114,6 +116,17 @@ def test_int8_is_smaller_and_decodes(encoder, run_of, tmp_path):
     assert log_probs.shape[2] == len(about["labels"]) and log_probs.exp().sum(-1)[0, 0] == pytest.approx(1, abs=1e-4)
     kinds = {type(m).__module__ for m in FORMATS["int8"].prepare(network_of(run_of(encoder))).modules()}
     assert any("quantized" in kind for kind in kinds)
+
+
+def test_of_another_decoder_the_encoder_is_exported_and_its_own_search_checks(run_of, tmp_path):
+    about = compare(run_of("bilstm", "decoder=attention"), "torchscript", tmp_path)
+    assert (about["outputs"], about["blank"], about["labels"]) == (["hidden", "lens"], None, None)
+    assert about["check"]["equal_hypotheses"] == 4
+
+
+def test_of_a_joint_decoder_the_ctc_layer_is_exported(run_of, tmp_path):
+    about = compare(run_of("conformer", "decoder=joint"), "torchscript", tmp_path)
+    assert about["outputs"] == ["log_probs", "lens"] and about["labels"][about["blank"]] == "<blank>"
 
 
 def network_of(run) -> Network:

@@ -21,15 +21,31 @@ QUICK = ("bilstm", "conformer")
 
 @pytest.mark.parametrize("decoder", choices("decoder"))
 @pytest.mark.parametrize("encoder", families(*QUICK))
-def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
+def test_one_batch_is_learnt_by_heart(encoder, decoder, tones, tmp_path):
+    from .conftest import single_words
+
+    overrides = [f"encoder={encoder}", f"decoder={decoder}"]
+    if decoder == "keyword":
+        tones, overrides = single_words(tones, tmp_path), [*overrides, "tokenizer=words"]
+    if decoder == "ctc_inter":
+        if encoder not in QUICK:
+            pytest.skip("not every encoder has layers to listen at: tests/test_ctc.py")
+        overrides.append("encoder.n_layers=2")
+    learnt_by_heart(tiny(tones, *overrides))
+
+
+def learnt_by_heart(overrides: list[str]) -> None:
     from asr_lab.sweep.cell import resolved
 
     from .conftest import composed
 
-    parts = build(resolved(composed(*tiny(tones, f"encoder={encoder}", f"decoder={decoder}"))))
+    torch.manual_seed(0)
+    parts = build(resolved(composed(*overrides)))
     for layer in parts.task.modules():
         if hasattr(layer, "p"):  # dropout of any kind
             layer.p = 0.0
+        if hasattr(layer, "label_smoothing"):  # has a loss of its own that no learning ends
+            layer.label_smoothing = 0.0
     batch = next(iter(parts.data.loader("train")))
     torch.manual_seed(0)
     optimizer = torch.optim.Adam(parts.task.parameters(), lr=1e-2)
@@ -40,7 +56,8 @@ def test_one_batch_is_learnt_by_heart(encoder, decoder, tones):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.task.parameters(), 1.0)
         optimizer.step()
-        if step % 20 == 19 and loss < 0.05:
+        # Not before batch norm's running statistics, which evaluation goes by, have forgotten where they began.
+        if step % 20 == 19 and step > 50 and loss < 0.02:
             break
     parts.task.eval()
     rows = parts.task.transcribe(batch, *parts.task.encoder(batch.feats, batch.feat_lens))
@@ -77,9 +94,9 @@ def test_resumed_within_an_epoch_equals_uninterrupted(changes, trained, tones, t
     compare_with_resumed(whole_run, whole, tmp_path / "cut", often, stop=stop, resumed=stop)
 
 
-def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed: int) -> None:
+def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed: int, config: str = "config") -> None:
     """A run stopped at step `stop` that goes on from step `resumed` ends with the numbers of an uninterrupted one."""
-    make_run(folder, overrides)
+    make_run(folder, overrides, config)
     assert interrupted_at(folder, step=stop) == 143
     cut = Run.open(folder)
     assert cut.result()["status"] == "interrupted"
@@ -88,7 +105,7 @@ def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed
     assert result["resumed_at_step"] == resumed
     assert result["metrics"] == whole["metrics"]
     assert result["steps"] == whole["steps"]
-    assert cut.hyps_file("test").read_bytes() == whole_run.hyps_file("test").read_bytes()
+    assert cut.rows_file("test").read_bytes() == whole_run.rows_file("test").read_bytes()
 
     def curve(run):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(run.metrics_file)]
@@ -102,17 +119,17 @@ def interrupted_at(folder, step: int) -> int:
     """Exit status of a cell's process that gets SIGTERM at a step (a child of this process: no imports to wait for)."""
     pid = os.fork()
     if pid == 0:
-        from asr_lab.task import SpeechTask
+        from asr_lab.base_task import Task
         from asr_lab.train import main
 
-        real = SpeechTask.training_step
+        real = Task.training_step
 
         def training_step(self, batch, batch_idx):
             if self.trainer.global_step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             return real(self, batch, batch_idx)
 
-        SpeechTask.training_step = training_step
+        Task.training_step = training_step
         code = 1
         try:
             code = main(str(folder))

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from asr_lab.paths import cache_dir
 from encoder_speed.built import choices
 from encoder_speed.models import CONFORMERS, LSTMS
+from environments import environment
 
 HERE = Path(__file__).resolve().parents[1]
 TORCH = ["torch==2.11.0", "torchaudio==2.11.0", "numpy==2.4.6"]
@@ -73,9 +72,9 @@ def measure(rounds: int, device: str, console: Console) -> dict[str, Any]:
     """Rows of Conformers and LSTMs with their ratios to ours, and what was compared."""
     pythons = {name: Path(sys.executable) for name in [*CONFORMERS, *LSTMS]}
     about: dict[str, Any] = {}
-    for name in PACKAGES:
+    for name, packages in PACKAGES.items():
         try:
-            pythons[name] = environment(name, console)
+            pythons[name] = environment(name, TORCH, packages, console)
         except (subprocess.CalledProcessError, OSError) as error:
             pythons.pop(name)
             reason = getattr(error, "stderr", None) or str(error)
@@ -102,33 +101,6 @@ def _started(name: str, python: Path, device: str, malloc: str, console: Console
     except RuntimeError as error:
         console.print(f"{name} is left out, it does not start: {error}")
         return None
-
-
-def environment(name: str, console: Console) -> Path:
-    """Python of an environment that holds one library and our version of PyTorch; made once, kept in the cache."""
-    folder = cache_dir() / "benchmarks" / name.lower()
-    python, stamp, wanted = folder / "bin" / "python", folder / "wanted.txt", "\n".join([*TORCH, *PACKAGES[name]])
-    if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    console.print(f"making an environment for {name} in {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv:
-        _run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
-        install = [uv, "pip", "install", "--quiet", "--python", str(python)]
-    else:
-        _run([sys.executable, "-m", "venv", str(folder)])
-        install = [str(python), "-m", "pip", "install", "--quiet"]
-    _run([*install, *TORCH])
-    _run([*install, *PACKAGES[name][1:]])
-    _run([*install, "--no-deps", PACKAGES[name][0]])
-    stamp.write_text(wanted)
-    return python
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _conditions(kind: str, malloc: str, device: str) -> Iterable[dict[str, Any]]:

@@ -24,6 +24,8 @@ GIVEN = {
     "decoder": {"in_dim", "n_labels"},
     "decoding": {"decoder", "lm", "tokenizer", "train_texts"},
     "lm": {"tokenizer", "train_texts"},
+    "text": {"corpus", "tokenizer", "seed", "n_workers"},
+    "model": {"n_labels"},
     "optimizer": {"params"},
     "schedule": {"total_steps"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
@@ -58,6 +60,7 @@ def build(config: dict[str, Any]) -> Parts:
     data.check_frames(output_lengths, task.decoder.min_frames)
     if data.open_cache(make(config, "cache"), identity(config)):
         data.check_frames(output_lengths, task.decoder.min_frames)
+    task.belongings["moments"] = data.moments()
     return Parts(data, task)
 
 
@@ -92,10 +95,34 @@ class Outline(NamedTuple):
         return cls(frontend, head, encoder, optimizer, schedule, clipper)
 
 
-def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_texts: Iterable[str]) -> SpeechTask:
-    decoder = call(config, "decoder", in_dim=outline.encoder.out_dim, n_labels=len(tokenizer))
+class Model(NamedTuple):
+    """What is trained."""
+
+    head: Any
+    encoder: Any
+    decoder: Any
+
+
+def build_model(config: dict[str, Any], n_labels: int) -> Model:
+    """A configuration's model with fresh weights, and nothing around it.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    check(config)
+    outline = Outline.of(config)
+    return Model(outline.head, outline.encoder, _decoder(config, outline, n_labels))
+
+
+def _decoder(config: dict[str, Any], outline: Outline, n_labels: int) -> Any:
+    decoder = call(config, "decoder", in_dim=outline.encoder.out_dim, n_labels=n_labels)
     if hasattr(decoder, "attach"):
         decoder.attach(outline.encoder)
+    return decoder
+
+
+def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_texts: Iterable[str]) -> SpeechTask:
+    decoder = _decoder(config, outline, len(tokenizer))
     search, lm = build_search(config, decoder, tokenizer, train_texts)
     return SpeechTask(
         head=outline.head,
@@ -103,6 +130,7 @@ def _task(config: dict[str, Any], outline: Outline, tokenizer: Tokenizer, train_
         decoder=decoder,
         search=search,
         lm=lm,
+        distill=make(config, "distill"),
         tokenizer=tokenizer,
         optimizer=outline.optimizer,
         weight_decay=config["optimizer"].get("weight_decay", 0.0),

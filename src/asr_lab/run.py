@@ -26,7 +26,9 @@ UNNUMBERED = (
     "runtime",
     "data.root",
     "data.prepare",
+    "distill.teacher",  # its fingerprint counts
     "cache.n_workers",
+    "lm.model.run",  # which run it is, its fingerprint says
 )
 
 
@@ -79,14 +81,27 @@ class Run:
     def hyps_file(self, split: str) -> Path:
         return self.folder / f"hyps.{split}.jsonl"
 
+    def confusion_file(self, split: str) -> Path:
+        """Written where every utterance has one label (decoder=keyword)."""
+        return self.folder / f"confusion.{split}.csv"
+
+    def rows_file(self, split: str) -> Path:
+        """What came of each utterance: its hypothesis, or a language model's opinion of its text."""
+        return self.hyps_file(split) if self.kind == "speech" else self.folder / f"sentences.{split}.jsonl"
+
+    @property
+    def kind(self) -> str:
+        """ "speech", or "lm" for a language model."""
+        return "speech" if "encoder" in self.config else "lm"
+
     @property
     def name(self) -> str:
         return self.folder.name
 
     @property
     def score(self) -> str:
-        """ "wer" or "cer": the rate that chooses the best checkpoint and stands for the run."""
-        return self.config["data"].get("score", "wer")
+        """ "wer", "cer" or "ppl": what chooses the best checkpoint and stands for the run."""
+        return self.config["data"].get("score", "wer") if self.kind == "speech" else "ppl"
 
     @property
     def best_checkpoint(self) -> Path:
@@ -189,12 +204,25 @@ class Run:
                 path.rename(aside / path.name)
 
 
-def find_run(name: str, outputs: Path = Path("outputs")) -> Run:
+def find_run(name: str, outputs: Path = Path("outputs"), kind: str = "speech") -> Run:
     """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`.
 
     Raises:
-        RunError: none or several fit.
+        RunError: none or several fit, or it is of another kind.
     """
+    run = _find(name, outputs)
+    if run.kind != kind:
+        names = {"speech": "a speech recogniser", "lm": "a language model"}
+        raise RunError(f"{run.folder}: {names[run.kind]}'s run; {names[kind]}'s is wanted here")
+    return run
+
+
+def show_score(score: str, value: float) -> str:
+    """`12.3 %` of an error rate, `12.30` of a perplexity."""
+    return f"{value:.2f}" if score == "ppl" else f"{100 * value:.1f} %"
+
+
+def _find(name: str, outputs: Path) -> Run:
     folder = Path(name)
     if (folder / "result.json").exists():
         return Run.open(folder)

@@ -46,6 +46,7 @@ class Config:
     decoder: Any = MISSING
     decoding: Any = MISSING  # chosen by the decoder's YAML unless it is given
     lm: Any = MISSING
+    distill: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING
@@ -56,8 +57,31 @@ class Config:
     grid: dict[str, list[Any]] = field(default_factory=dict)
 
 
+@dataclass
+class LmConfig:
+    """One run of a language model; its groups are those of `Config`, but for two."""
+
+    experiment: str = MISSING
+    question: str = MISSING
+    seed: int = MISSING
+    max_nonfinite_steps: int = MISSING
+    data: Any = MISSING
+    text: Any = MISSING
+    tokenizer: Any = MISSING
+    model: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    clipping: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    runtime: Runtime = field(default_factory=Runtime)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+
+
 def register() -> None:
-    """Make the schema known to Hydra as the config `schema`."""
+    """Make the schemas known to Hydra as the configs `schema` and `lm_schema`."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="schema", node=Config, provider="asr_lab")
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config, provider="asr_lab")
+    store.store(name="lm_schema", node=LmConfig, provider="asr_lab")

@@ -9,7 +9,7 @@ from typing import Any
 
 from asr_lab.environment import environment, git_state, peak_memory_mb
 from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, is_disk_full
-from asr_lab.files import write_jsonl
+from asr_lab.files import write_jsonl, write_text
 from asr_lab.process import end_on_sigterm, is_main_process, keep_freed_memory, n_threads, quieten
 from asr_lab.run import Run, now
 
@@ -52,7 +52,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     import pytorch_lightning as pl
     import torch
 
-    from asr_lab.build import build, make
+    from asr_lab.build import make
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
@@ -61,17 +61,10 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
     pl.seed_everything(config["seed"], verbose=False)
     peak_memory_mb(reset=True)
-    parts = build(config)
+    parts = _built(run)
     is_main = is_main_process()
     if is_main:
-        run.write_result(
-            score=run.score,
-            data={"digest": parts.data.corpus.digests()},
-            environment=environment(),
-            encoder=_encoder_cost(parts),
-        )
-
-    parts.task.belongings["moments"] = parts.data.moments()
+        run.write_result(score=run.score, environment=environment(), **_before_training(run, parts))
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = _checkpoint_place(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
@@ -99,7 +92,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         # Read now: scoring restores callbacks and counts of the best checkpoint.
         training = {
             "seconds": {"train": round(meter.train_seconds, 3), "data": round(meter.data_seconds, 3)},
-            "audio_seconds_per_second": round(meter.audio_seconds_per_second, 2),
+            f"{parts.task.unit}_per_second": round(meter.amount_per_second, 2),
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
         }
@@ -127,12 +120,27 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     return run.write_result(**result) if trainer.is_global_zero else result
 
 
-def _encoder_cost(parts: Any) -> dict[str, Any]:
+def _built(run: Run) -> Any:
+    from asr_lab.build import build
+    from asr_lab.build_lm import build_lm
+
+    if run.kind == "lm":
+        return build_lm(run.config)
+    parts = build(run.config)
+    parts.task.distill.prepare(run.config, parts)
+    return parts
+
+
+def _before_training(run: Run, parts: Any) -> dict[str, Any]:
+    """What result.json can say of the data and the model."""
+    if run.kind == "lm":
+        return {"data": {"digest": parts.data.digests()}}
     from asr_lab.cost import cost, frames_per_second
 
     head, data = parts.task.head, parts.data
     rate = frames_per_second(data.pipeline.frontend, head, data.corpus.sample_rate)
-    return cost(parts.task.encoder, head.out_dim, rate)
+    encoder = cost(parts.task.encoder, head.out_dim, rate)
+    return {"data": {"digest": data.corpus.digests()}, "encoder": encoder}
 
 
 def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
@@ -160,17 +168,20 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
 
 
 def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> tuple[dict[str, float], dict[str, list]]:
-    """Score val and test with the best checkpoint and write their hypotheses. Returns metrics and rows by split."""
+    """Score val and test with the best checkpoint and write a row of each utterance. Returns metrics and rows."""
     from asr_lab.evaluate import gather_rows, with_speakers
+    from asr_lab.report.confusion import confusion
 
     metrics: dict[str, float] = {}
     rows: dict[str, list] = {}
     for split, score in (("val", trainer.validate), ("test", trainer.test)):
         scored = score(parts.task, loaders[split], ckpt_path=run.best_checkpoint, verbose=False, weights_only=False)
         metrics |= {k: float(v) for k, v in scored[0].items() if k.startswith(f"{split}/")}
-        rows[split] = with_speakers(gather_rows(parts.task.hyps[split]), parts.data.corpus.splits[split])
+        rows[split] = with_speakers(gather_rows(parts.task.rows[split]), parts.data.corpus.splits[split])
         if trainer.is_global_zero:
-            write_jsonl(run.hyps_file(split), rows[split])
+            write_jsonl(run.rows_file(split), rows[split])
+            if getattr(getattr(parts.task, "decoder", None), "one_label", False):
+                write_text(run.confusion_file(split), confusion(rows[split]).csv())
     return metrics, rows
 
 

@@ -38,6 +38,26 @@ class Batch(NamedTuple):
         )
 
 
+class TextBatch(NamedTuple):
+    """One padded batch of sentences."""
+
+    labels: Tensor  # (B, L) int64, padded with 0
+    label_lens: Tensor  # (B,) int64
+    n_labels: int  # of the batch, without padding and with the end of each sentence
+    ids: tuple[str, ...]  # empty in training, as the texts
+    texts: tuple[str, ...]
+
+    def to(self, device, non_blocking: bool = False) -> "TextBatch":
+        """The same batch on `device`; Lightning calls this."""
+        return self._each(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "TextBatch":
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "TextBatch":
+        return self._replace(labels=change(self.labels), label_lens=change(self.label_lens))
+
+
 class ClipReport(NamedTuple):
     """What a clipping choice did to one step's gradients; every choice reports it, `none` too."""
 

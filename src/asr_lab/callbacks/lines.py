@@ -5,12 +5,14 @@ import time
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from asr_lab.run import show_score
+
 
 class EpochLines(Callback):
-    """`epoch 3/50  step 240  loss 1.234  val/wer 45.2 %  lr 1.0e-03  12 s`, with val/cer where that is the score."""
+    """`epoch 3/50  step 240  loss 1.234  val/wer 45.2 %  lr 1.0e-03  12 s`; val/cer or val/ppl where that scores."""
 
     def __init__(self, score: str) -> None:
-        self._score = f"val/{score}"
+        self._score = score
         self._start = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -21,7 +23,8 @@ class EpochLines(Callback):
         if "train/loss" in metrics:
             parts.append(f"loss {metrics['train/loss']:.3f}")
         parts.append(f"val/loss {metrics.get('val/loss', float('nan')):.3f}")
-        parts.append(f"{self._score} {100 * metrics.get(self._score, float('nan')):.1f} %")
+        key = f"val/{self._score}"
+        parts.append(f"{key} {show_score(self._score, metrics.get(key, float('nan')))}")
         if "train/lr" in metrics:
             parts.append(f"lr {metrics['train/lr']:.1e}")
         parts.append(f"{time.monotonic() - self._start:.0f} s")

@@ -1,29 +1,28 @@
-"""What a training cost: time in training steps, speech seen, peak memory."""
+"""What a training cost: time in training steps, and how much was trained on."""
 
 import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from asr_lab.types import Batch
-
 
 class Meter(Callback):
-    """Seconds of training (validation and checkpoints excluded), of waiting for data, and audio seconds trained on.
+    """Seconds of training (validation and checkpoints excluded), of waiting for data, and the amount trained on, in the
+    task's unit.
 
     All are kept over resumes. Waiting is part of training.
     """
 
     def __init__(self) -> None:
         self.train_seconds = 0.0
-        self.audio_seconds = 0.0
+        self.amount = 0.0
         self._data_before = 0.0  # of earlier processes
         self._loader: Any = None
         self._since: float | None = None
 
     @property
-    def audio_seconds_per_second(self) -> float:
-        return self.audio_seconds / self.train_seconds if self.train_seconds else 0.0
+    def amount_per_second(self) -> float:
+        return self.amount / self.train_seconds if self.train_seconds else 0.0
 
     @property
     def data_seconds(self) -> float:
@@ -36,9 +35,9 @@ class Meter(Callback):
         self._since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.audio_seconds += batch.seconds * trainer.world_size
+        self.amount += pl_module.amount(batch) * trainer.world_size  # pyright: ignore
         self._read()
         self._since = time.monotonic()
 
@@ -53,11 +52,11 @@ class Meter(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "train_seconds": self.train_seconds,
-            "audio_seconds": self.audio_seconds,
+            "amount": self.amount,
             "data_seconds": self.data_seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.train_seconds = state_dict["train_seconds"]
-        self.audio_seconds = state_dict["audio_seconds"]
+        self.amount = state_dict["amount"]
         self._data_before = state_dict["data_seconds"]

@@ -1,9 +1,9 @@
 """Random numbers that depend on where training is, not on how it got there."""
 
+from typing import Any
+
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-
-from asr_lab.types import Batch
 
 
 class StepSeeds(Callback):
@@ -16,6 +16,6 @@ class StepSeeds(Callback):
     def __init__(self, seed: int):
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         step = trainer.current_epoch * 1_000_003 + batch_idx  # counts accumulated batches too, unlike global_step
         torch.manual_seed((self.seed * 2_147_483_629 + step * 4_096 + trainer.global_rank) % 2**63)

@@ -52,10 +52,20 @@ def _known_keys(argv: list[str], bad: str) -> list[str]:
     ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", overrides=groups)
+        cfg = compose(_config_name(argv), overrides=groups)
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     return _dotted(plain) if "." in bad else [str(k) for k in plain]
+
+
+def _config_name(argv: list[str]) -> str:
+    """The primary configuration that Hydra's flags ask for."""
+    for flag, value in zip(argv, [*argv[1:], ""], strict=True):
+        if flag in ("--config-name", "-cn"):
+            return value
+        if flag.startswith("--config-name="):
+            return flag.partition("=")[2]
+    return "config"
 
 
 def _dotted(node: dict, prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ libsndfile goes by what a file holds, not by its name: MP3 data in a file called
 """
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,18 +62,38 @@ def read(
                 f"segment outside the file: {name} lasts {info.n_samples / info.sample_rate:.3f} s, the segment starts "
                 f"at {offset:.3f}; correct the line"
             )
-    if channel != MIX and not (isinstance(channel, int) and 0 <= channel < info.n_channels):
-        raise DataError(
-            f"channel not in the file: {name} has {info.n_channels}, number {channel} (from 0) is wanted; correct "
-            "the line or data.channel"
-        )
+    _check_channel(channel, info, name)
     try:
         samples, rate = soundfile.read(_sound(source), start=start, stop=stop, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise DataError(f"truncated file: {name} breaks off ({_why(error)}); {_AGAIN}") from None
     if len(samples) < stop - start:
         raise DataError(f"truncated file: {name} has {start + len(samples)} of {info.n_samples} samples; {_AGAIN}")
-    return (samples.mean(axis=1) if channel == MIX else np.ascontiguousarray(samples[:, channel])), rate
+    return _mono(samples, channel), rate
+
+
+def blocks(path: Path, seconds: float, channel: int | str = MIX) -> Iterator[np.ndarray]:
+    """The samples of a whole file in order, (S,) float32 as `read` gives them, in blocks of `seconds`.
+
+    Raises:
+        DataError: as `read`; where data end early, after the blocks that are there.
+    """
+    name = str(path)
+    info = _probe(path, name)
+    _check_channel(channel, info, name)
+    n_read, wanted = 0, max(1, round(seconds * info.sample_rate))
+    try:
+        with soundfile.SoundFile(name) as f:
+            while n_read < info.n_samples:
+                samples = f.read(min(wanted, info.n_samples - n_read), dtype="float32", always_2d=True)
+                if not len(samples):
+                    break
+                n_read += len(samples)
+                yield _mono(samples, channel)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"truncated file: {name} breaks off ({_why(error)}); {_AGAIN}") from None
+    if n_read < info.n_samples:
+        raise DataError(f"truncated file: {name} has {n_read} of {info.n_samples} samples; {_AGAIN}")
 
 
 def duration_lie(utterance: Utterance, info: AudioInfo) -> str | None:
@@ -89,7 +110,20 @@ def duration_lie(utterance: Utterance, info: AudioInfo) -> str | None:
     return f"{_name(u.audio, u.member)} lasts {actual:.3f} s, the manifest says {u.duration:.3f}; correct the line"
 
 
-_AGAIN = "fetch it again or remove its line"
+_AGAIN = "fetch it again or leave it out"
+
+
+def _check_channel(channel: int | str, info: AudioInfo, name: str) -> None:
+    if channel != MIX and not (isinstance(channel, int) and 0 <= channel < info.n_channels):
+        raise DataError(
+            f"channel not in the file: {name} has {info.n_channels}, number {channel} (from 0) is wanted; choose "
+            "another one (in the line, as data.channel or --channel)"
+        )
+
+
+def _mono(samples: np.ndarray, channel: int | str) -> np.ndarray:
+    """(S, C) -> (S,)"""
+    return samples.mean(axis=1) if isinstance(channel, str) else np.ascontiguousarray(samples[:, channel])
 
 
 def _source(path: Path, member: str | None) -> Path | bytes:

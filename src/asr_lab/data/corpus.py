@@ -57,9 +57,9 @@ class Corpus:
         self.min_duration_s = min_duration_s
         self.manifest = locate(name, manifest, corpora_dirs(root) if prepare else [])
         utterances = read_manifest(self.manifest)
-        normalize = _bare(normalizer)
+        self.normalize = _bare(normalizer)
         for i, u in enumerate(utterances):  # in place: two copies of a large corpus are too many
-            utterances[i] = u._replace(text=normalize(u.text))
+            utterances[i] = u._replace(text=self.normalize(u.text))
         self.splits = self._split(utterances, carve_by, carve_share, carve_seed)
 
     @property

@@ -25,9 +25,7 @@ class Pipeline:
         Raises:
             DataError: the file cannot be read in full, or has another rate and `data.resample` is false.
         """
-        samples = self.preprocess(_padded(torch.from_numpy(load(u, self.corpus)), self._shortest))
-        if len(samples) == 0:
-            raise DataError(f"{u.id}: nothing is left of it after pre-processing; choose another preprocess")
+        samples = prepared(torch.from_numpy(load(u, self.corpus)), self._shortest, self.preprocess, u.id)
         if speed != 1.0:
             samples = resample(samples, round(speed * 100), 100)
         return samples
@@ -58,6 +56,18 @@ def load(u: Utterance, corpus: Corpus) -> np.ndarray:
         if not corpus.resample:
             raise DataError(str(check.audio_problem(u, corpus.sample_rate, decode=False)))
         samples = resample(torch.from_numpy(samples), rate, corpus.sample_rate).numpy()
+    return samples
+
+
+def prepared(samples: Tensor, shortest: int, preprocess: Preprocess, name: str) -> Tensor:
+    """(S,) -> (S',): filled up with silence on both sides to `shortest` samples, then pre-processed.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    samples = preprocess(_padded(samples, shortest))
+    if len(samples) == 0:
+        raise DataError(f"{name}: nothing is left of it after pre-processing; choose another preprocess")
     return samples
 
 

@@ -11,7 +11,8 @@ import torch
 
 from asr_lab.build import Parts, build, build_task
 from asr_lab.environment import environment
-from asr_lab.errors import ConfigError, DataError, RunError, nearest
+from asr_lab.errors import ConfigError, DataError, nearest
+from asr_lab.evaluate import checkpoint_path, read_checkpoint, restore
 from asr_lab.export.check import check_lengths, check_speech
 from asr_lab.export.formats import FORMATS
 from asr_lab.export.network import Network
@@ -85,12 +86,13 @@ def export(run: Run, format: str, out: Path | None, n_checked: int, checkpoint: 
 
 
 def load(run: Run, checkpoint: str) -> Loaded:
-    """A run's task with the weights of a checkpoint, and its corpus if it can be read."""
-    path = run.checkpoints / f"{checkpoint}.ckpt"
-    if not path.exists():
-        have = sorted(p.stem for p in run.checkpoints.glob("*.ckpt"))
-        raise RunError(f"{run.folder}: no checkpoint '{checkpoint}'{nearest(checkpoint, have) or '; none was saved'}")
-    saved = torch.load(path, map_location="cpu", weights_only=False)
+    """A run's task with the weights of a checkpoint, and its corpus if it can be read.
+
+    Raises:
+        RunError: there is no such checkpoint, or it does not fit.
+    """
+    path = checkpoint_path(run, checkpoint)
+    saved = read_checkpoint(path)
     # No language model is exported, and making one may take the training transcripts.
     config = run.config | {"lm": {"_target_": "asr_lab.lm.NoFusion"}}
     try:
@@ -99,11 +101,8 @@ def load(run: Run, checkpoint: str) -> Loaded:
     except DataError as error:
         parts, missing = None, " ".join(str(error).split())
         frontend, task = build_task(config, saved["belongings"]["tokenizer"], train_texts=[])
-    try:
-        task.load_state_dict(saved["state_dict"])
-    except RuntimeError as error:
-        raise RunError(f"{path}: does not fit the run's config.yaml ({' '.join(str(error).split())[:200]})") from None
-    return Loaded(task.eval(), frontend, parts, missing)
+    restore(task, saved, path)
+    return Loaded(task, frontend, parts, missing)
 
 
 __all__ = ["FORMATS", "Loaded", "export", "load"]

@@ -36,8 +36,9 @@ class Network(nn.Module):
     @property
     def about(self) -> dict[str, Any]:
         """Names of what goes in and out, and for log-probabilities what each column means."""
-        labels = list(self._tokenizer.symbols)
+        labels = None
         if self.blank is not None:
+            labels = list(self._tokenizer.symbols)
             labels.insert(self.blank, "<blank>")
         shown = {"inputs": list(INPUTS), "n_features": self.n_features, "outputs": list(self.outputs)}
         return shown | {"labels": labels, "blank": self.blank}

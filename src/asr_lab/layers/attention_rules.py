@@ -43,6 +43,8 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
 class _Rule(nn.Module):
     """What the rules share; a subclass has `project` and `scores`."""
 
+    uses_previous = False  # whether the weights depend on those of the step before
+
     def __init__(self, out_dim: int, dropout: float):
         super().__init__()
         self.out_dim = out_dim
@@ -115,7 +117,8 @@ class AdditiveAttention(_Rule):
         query = self.linear_q(query)
         if query.shape[1] <= BLOCK:
             return self._fit(query, keys)[:, None]
-        blocks = [self._fit_again(q, keys) for q in query.split(BLOCK, dim=1)]
+        fit = self._fit_again if torch.is_grad_enabled() else self._fit
+        blocks = [fit(q, keys) for q in query.split(BLOCK, dim=1)]
         return torch.cat(blocks, dim=1)[:, None]
 
     def _fit_again(self, query: Tensor, keys: Tensor) -> Tensor:
@@ -131,10 +134,12 @@ class AdditiveAttention(_Rule):
 class LocationAwareAttention(AdditiveAttention):
     """score_j = v . tanh(W q + U k_j + V f_j + b), f = F * previous weights (Chorowski et al. 2015, equations 8 and 9).
 
-    The weights of a step depend on those of the step before, so it takes one query at a time: for a decoder, and of no
-    use as self-attention, whose queries are all asked at once. `previous` is what the last call returned; None (the
-    first step) stands for equal weights on all that the mask lets see.
+    The weights of a step depend on those of the step before, so it is for a decoder, and of no use as self-attention,
+    whose queries are all asked at once. `previous` is what the last call returned, for each query its own (hypotheses
+    of a beam, say); None (the first step, of one query) stands for equal weights on all that the mask lets see.
     """
+
+    uses_previous = True
 
     def __init__(
         self, query_dim: int, key_dim: int, d_attention: int, n_filters: int, kernel_size: int, dropout: float
@@ -146,12 +151,13 @@ class LocationAwareAttention(AdditiveAttention):
         self.linear_f = nn.Linear(n_filters, d_attention, bias=False)
 
     def scores(self, query: Tensor, keys: Tensor, mask: Tensor | None, previous: Tensor | None) -> Tensor:
-        if query.shape[1] != 1:
-            raise ValueError(f"location-aware attention takes one query at a time, {query.shape[1]} came")
         if previous is None:
+            if query.shape[1] != 1:
+                raise ValueError(f"location-aware attention takes one query at a time, {query.shape[1]} came")
             previous = masked_softmax(query.new_zeros(keys.shape[0], 1, 1, keys.shape[1]), mask)
-        found = self.filters(previous[:, 0].to(keys.dtype)).transpose(1, 2)  # (B, K, n_filters)
-        return self._fit(self.linear_q(query), keys + self.linear_f(found))[:, None]
+        found = self.filters(previous.to(keys.dtype).flatten(0, 2)[:, None]).transpose(1, 2)  # (B * Q, K, n_filters)
+        located = self.linear_f(found).unflatten(0, (-1, query.shape[1])) + keys[:, None]
+        return self.linear_v(torch.tanh(located + self.linear_q(query)[:, :, None])).squeeze(-1)[:, None]
 
 
 class DotAttention(_Rule):

@@ -1,6 +1,6 @@
 """What is read of the frames of an encoder: all of them, or one vector for an utterance (N-to-1)."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -79,3 +79,9 @@ class AttentionPooling(nn.Module):
         scores = self.score(hidden).float().masked_fill(padding, float("-inf"))  # (B, U, 1)
         weights = scores.softmax(dim=1).to(hidden.dtype)
         return (weights * hidden.masked_fill(padding, 0)).sum(dim=1, keepdim=True), torch.ones_like(lens)
+
+
+def fit_to(readout: Any, encoder: Any) -> None:
+    """Tell a readout whether the second half of an encoder's features ran backwards."""
+    if hasattr(readout, "n_directions"):
+        readout.n_directions = 2 if getattr(encoder, "bidirectional", False) else 1

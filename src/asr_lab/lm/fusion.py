@@ -45,6 +45,8 @@ class Fusion:
         given = {"tokenizer": tokenizer, "train_texts": train_texts}
         wanted = inspect.signature(model).parameters
         self.model: LanguageModel = model(**{k: v for k, v in given.items() if k in wanted})
+        if hasattr(self.model, "replaced"):  # a state of its own kind knows how to be put together from two
+            self.replaced = self.model.replaced  # pyright: ignore[reportAttributeAccessIssue]
         self.weight, self.bonus = weight, bonus
         changes = weight != 0 or bonus != 0
         self.in_search = changes and use == "fusion"
@@ -72,9 +74,9 @@ class Fusion:
         """(N,): the weighted score of whole label sequences, ends included."""
         n, longest = len(sequences), max(map(len, sequences))
         padded = torch.zeros(n, longest, dtype=torch.long, device=device)
-        for i, labels in enumerate(sequences):
-            padded[i, : len(labels)] = torch.tensor(labels, dtype=torch.long)
         lens = torch.tensor([len(s) for s in sequences], device=device)
+        flat = torch.tensor([label for labels in sequences for label in labels], dtype=torch.long, device=device)
+        padded[torch.arange(longest, device=device) < lens[:, None]] = flat
         state, total = self.begin(n, device), torch.zeros(n, device=device)
         for i in range(longest + 1):
             scores = self.scores(state)

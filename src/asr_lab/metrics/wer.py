@@ -1,4 +1,4 @@
-"""Word and character error rates of a corpus: edits over reference length, counted by jiwer."""
+"""Word, character and sentence error rates of a corpus; edits are counted by jiwer."""
 
 from typing import Any
 
@@ -9,21 +9,24 @@ from torchmetrics import Metric
 
 
 class ErrorRates(Metric):
-    """Corpus WER and CER of one split: (sum of edits) / (sum of reference words or characters).
+    """Corpus WER and CER of one split: (sum of edits) / (sum of reference words or characters), never the mean of
+    sentence rates. SER: the share of utterances with any error; of isolated words, 1 - SER is the accuracy.
 
-    Never the mean of sentence rates. The state is summed over processes; who computes also resets.
+    The state is summed over processes; who computes also resets.
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("word_edits", "words", "char_edits", "chars"):
+        for name in ("word_edits", "words", "char_edits", "chars", "wrong", "utterances"):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.word_edits: Tensor
         self.words: Tensor
         self.char_edits: Tensor
         self.chars: Tensor
+        self.wrong: Tensor
+        self.utterances: Tensor
 
     def update(self, rows: list[dict[str, Any]]) -> None:
         """Add utterances, counted by `utterance_errors`."""
@@ -32,10 +35,18 @@ class ErrorRates(Metric):
             self.words += row["words"]
             self.char_edits += row["char_errors"]
             self.chars += row["chars"]
+            # Words alone would count a mistake of layout where spaces are none (score cer).
+            self.wrong += row["char_errors"] > 0
+            self.utterances += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """{"wer": (), "cer": ()} as fractions; above 1 when there are more insertions than words"""
-        return {"wer": (self.word_edits / self.words).float(), "cer": (self.char_edits / self.chars).float()}
+        """{"wer": (), "cer": (), "ser": ()} as fractions; the first two above 1 when there are more insertions than
+        words"""
+        return {
+            "wer": (self.word_edits / self.words).float(),
+            "cer": (self.char_edits / self.chars).float(),
+            "ser": (self.wrong / self.utterances).float(),
+        }
 
 
 def utterance_errors(ref: str, hyp: str, score: str = "wer") -> dict[str, int]:

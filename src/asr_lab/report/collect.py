@@ -27,6 +27,7 @@ from asr_lab.report.records import (
 PLAN = "sweep.json"
 METRICS = "metrics.jsonl"
 SCORES = ("wer", "cer")
+PERPLEXITY = "ppl"  # the score of language models
 STATUSES = ("done", "running", "failed", "interrupted", "exploded")
 
 
@@ -41,7 +42,7 @@ class Cell:
     planned: bool = True
     factors: dict[str, str] = field(default_factory=dict)  # `seed` included
     fingerprint: str = ""
-    score: str = "wer"  # or "cer": what chose its checkpoint; older results say nothing and mean wer
+    score: str = "wer"  # "cer" or "ppl": what chose its checkpoint; older results say nothing and mean wer
     metrics: dict[str, float] = field(default_factory=dict)  # rates are shares; a nan stays a nan
     numbers: dict[str, float] = field(default_factory=dict)  # parameters, encoder/parameters, seconds/train, ...
     best: dict[str, float] = field(default_factory=dict)  # epoch, step and value of the checkpoint that was tested
@@ -78,7 +79,7 @@ class Experiment:
     def score(self) -> str:
         """What ranks the configurations: the score of most finished cells, wer among equals."""
         counts = Counter(c.score for c in self.cells if c.done and c.planned)
-        return max(SCORES, key=lambda s: counts[s])
+        return max((*SCORES, PERPLEXITY), key=lambda s: counts[s])
 
 
 def collect(folder: Path) -> Experiment:
@@ -139,12 +140,12 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         status, reason = "damaged", f"{RESULT} has no known status ('{status}')"
     elif expected and fingerprint and expected != fingerprint:
         status, reason = "stale", f"ran with another configuration ({fingerprint}) than the plan's ({expected})"
+    score = next((s for s in (*SCORES, PERPLEXITY) if s == result.get("score")), "wer")
     scores, curve = None, []
     if status == "done":
-        scores = read_scores(folder / HYPS, damage)
+        scores = read_scores(folder / HYPS, damage) if score in SCORES else None
         curve = read_curve(folder / METRICS, damage)
     metrics = as_numbers(result.get("metrics"))
-    score = "cer" if result.get("score") == "cer" else "wer"
     if status == "done" and scores is None and not math.isfinite(metrics.get(f"test/{score}", math.nan)):
         status, reason = "damaged", f"{RESULT} says done, but there is no usable test/{score} and no {HYPS}"
     return Cell(

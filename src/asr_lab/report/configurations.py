@@ -26,7 +26,8 @@ class Spread(NamedTuple):
     high: float
 
 
-# What the main table shows next to the error rates, each read from one cell. A key "val" stands for val/<score>.
+# What the main table shows next to the error rates, or of language models, each read from one cell. A key "val"
+# stands for val/<score>.
 COLUMNS: dict[str, Callable[[Cell], float]] = {
     "train/clipped": lambda c: c.metrics.get("train/clipped", math.nan),
     "parameters": lambda c: c.numbers.get("parameters", math.nan),
@@ -34,6 +35,8 @@ COLUMNS: dict[str, Callable[[Cell], float]] = {
     "seconds/train": lambda c: c.numbers.get("seconds/train", math.nan),
     "audio_seconds_per_second": lambda c: c.numbers.get("audio_seconds_per_second", math.nan),
     "peak_memory_mb": lambda c: c.numbers.get("peak_memory_mb", math.nan),
+    "test/ppl": lambda c: c.metrics.get("test/ppl", math.nan),
+    "test/ppl_word": lambda c: c.metrics.get("test/ppl_word", math.nan),
 }
 
 

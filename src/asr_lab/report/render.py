@@ -17,8 +17,8 @@ from rich.text import Text
 
 from asr_lab import __version__
 from asr_lab.files import write_text
-from asr_lab.report import curves
-from asr_lab.report.collect import Cell, collect
+from asr_lab.report import curves, perplexity
+from asr_lab.report.collect import PERPLEXITY, Cell, collect
 from asr_lab.report.configurations import Configuration, cell_rate
 from asr_lab.report.formats import HEADINGS, between, level, percent, seconds, short, span
 from asr_lab.report.stats import error_rate
@@ -34,19 +34,21 @@ def render(folder: Path) -> dict[str, Path]:
     """Write the report of `outputs/<experiment>/` into that folder, each file atomically.
 
     Returns:
-        The files written: keys `md`, `csv` and `html`.
+        The files written: keys `md`, `csv` and `html`; no `html` of language models.
 
     Raises:
         AsrLabError: the folder does not exist, or holds no finished cell.
     """
     folder = Path(folder)
     summary = summarise(collect(folder))
-    context = _context(summary)
-    pages = {
-        "md": ("report.md", _markdown().get_template("report.md.j2").render(context)),
-        "csv": ("results.csv", results_csv(summary)),
-        "html": ("report.html", _html().get_template("report.html.j2").render(context)),
-    }
+    pages = {"csv": ("results.csv", results_csv(summary))}
+    if summary.score == PERPLEXITY:
+        context = {**perplexity.context(summary), "version": __version__}
+        pages["md"] = ("report.md", _markdown().get_template("perplexity.md.j2").render(context))
+    else:
+        context = _context(summary)
+        pages["md"] = ("report.md", _markdown().get_template("report.md.j2").render(context))
+        pages["html"] = ("report.html", _html().get_template("report.html.j2").render(context))
     # A lone surrogate, which JSON can carry, has no UTF-8 form.
     return {k: write_text(folder / name, text.encode(errors="replace").decode()) for k, (name, text) in pages.items()}
 
@@ -54,6 +56,8 @@ def render(folder: Path) -> dict[str, Path]:
 def table(folder: Path) -> Table:
     """The main table for the terminal; raises as `render` does."""
     summary = summarise(collect(Path(folder)))
+    if summary.score == PERPLEXITY:
+        return perplexity.table(summary)
     notes = [
         f"{gap.partition(':')[0]}: {_short(gap.partition(':')[2])}" for c in summary.configurations for gap in c.gaps
     ]

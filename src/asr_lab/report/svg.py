@@ -78,6 +78,37 @@ def interval_chart(rows: Sequence[tuple[str, Interval, Sequence[float]]], title:
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
+def bar_chart(rows: Sequence[tuple[str, Interval]], title: str) -> Markup:
+    """One horizontal bar for each (label, interval) of shares, drawn in percent from 0, with the interval as a line."""
+    known = [x for _, found in rows for x in found if math.isfinite(x)]
+    if not known:
+        return Markup("")
+    marks = ticks(0, 100 * max(known))
+    height = 40 * len(rows) + 34
+
+    def x(share: float) -> float:
+        return _SIDE + 100 * share / marks[-1] * (_W - 2 * _SIDE)
+
+    parts = [_frame(title, height)]
+    for mark in marks:
+        at = x(mark / 100)
+        parts.append(_tag("line", cls="grid", x1=at, x2=at, y1=4, y2=height - 24))
+        parts.append(_text(f"{mark:g} %", at, height - 8, anchor="middle"))
+    for number, (label, found) in enumerate(rows):
+        y = 40.0 * number + 20
+        if not math.isfinite(found.value):
+            continue
+        note = f"{100 * found.value:.1f} %"
+        box = {"x": x(0), "y": y + 4, "width": x(found.value) - x(0), "height": 10.0}
+        parts.append(_tag("rect", cls="column c0", title=f"{label}: {note}", **box))
+        if math.isfinite(found.low):
+            note += f" ({100 * found.low:.1f} to {100 * found.high:.1f})"
+            parts.append(_tag("line", cls="bar c6", x1=x(found.low), x2=x(found.high), y1=y + 9, y2=y + 9))
+        parts.append(_text(_cut(label, 34), _SIDE, y, cls="strong"))
+        parts.append(_text(note, _W - _SIDE, y, anchor="end"))
+    return Markup("\n").join([*parts, Markup("</svg>")])
+
+
 def line_chart(lines: Sequence[Line], title: str, x_label: str, y_label: str) -> Markup:
     """Curves of shares (drawn in percent) with bands, named at their right ends."""
     lines = [line for line in lines[:MAX_LINES] if len(line.xs)]
@@ -138,6 +169,25 @@ def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label
     for mark in (m for m in ticks(edges[0], edges[-1]) if edges[0] <= m <= edges[-1]):
         parts.append(_text(f"{mark:g}", x(mark), base + 18, anchor="middle"))
     parts.append(_text(x_label, left + wide / 2, height - 8, anchor="middle"))
+    return Markup("\n").join([*parts, Markup("</svg>")])
+
+
+def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> Markup:
+    """A square of `counts` (N, N) with `names` at its rows and columns, darker with the share of the row."""
+    left, top = 110, 110
+    cell = (_W - left - 4) / max(len(names), 1)
+    parts = [_frame(title, top + cell * len(names) + 4)]
+    for i, (name, row) in enumerate(zip(names, counts, strict=True)):
+        middle = cell * (i + 0.5) + 4
+        parts.append(_text(_cut(name, 14), left - 6, top + middle, anchor="end", title=name))
+        turned = Markup('<g transform="translate({:.1f} {}) rotate(-60)">{}</g>')
+        parts.append(turned.format(left + middle, top - 6, _text(_cut(name, 14), 0, 0, title=name)))
+        for j, n in enumerate(row):
+            box: dict[str, float | str] = {"x": left + cell * j, "y": top + cell * i}
+            box |= {"width": cell - 1, "height": cell - 1, "style": "fill: var(--c, #0072b2)"}
+            # At least a trace of colour: one mistake among hundreds is what one looks for.
+            box["fill-opacity"] = f"{0.15 + 0.85 * n / sum(row):.2f}" if n else "0.03"
+            parts.append(_tag("rect", cls="c0", title=f"{name} as {names[j]}: {n:,}", **box))
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 

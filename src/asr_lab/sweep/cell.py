@@ -6,17 +6,21 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from asr_lab.errors import ConfigError
-from asr_lab.run import UNNUMBERED, Run, fingerprint
+from asr_lab.errors import AsrLabError, ConfigError
+from asr_lab.run import UNNUMBERED, Run, find_run, fingerprint
 
 SIZES = ("tiny", "small", "medium", "large")
-SHORTHANDS = ("size", "match")  # not part of a run's identity, what they pick is; but choices that a person made
+# Not part of a run's identity, what they pick is; but choices that a person made.
+SHORTHANDS = ("size", "match", "lm.model.run", "distill.teacher")
+NO_MATCH = {"by": "none", "target": "none"}
 
 
 def register_resolvers() -> None:
-    """`${cell_name:}`: an output folder, of the overrides that matter and the fingerprint; `${by_size:...}`: a size."""
+    """`${cell_name:}`: an output folder, of the overrides that matter and the fingerprint; `${by_size:...}`: a size;
+    `${fingerprint_of:RUN,KIND}`: that of another run, for a part that makes use of it."""
     OmegaConf.register_new_resolver("cell_name", _cell_name, replace=True)
     OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
+    OmegaConf.register_new_resolver("fingerprint_of", _fingerprint_of, replace=True)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """
     own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     config = _plain(own)
-    if config["match"] == {"by": "none", "target": "none"}:
+    if config.get("match", NO_MATCH) == NO_MATCH:
         return config
     from asr_lab.match import matched
 
@@ -42,13 +46,16 @@ def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
     """What was chosen: the choice of every group, every overridden value that can change a number, and the seed."""
     choices = {k: v for k, v in hydra.runtime.choices.items() if str(k).partition("/")[0] in config}
     chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(str(k))}
+    groups = {str(k).partition("@")[0] for k in choices}
     for key in _overridden(hydra):
-        if key not in choices and not _unnumbered(key):
+        if key not in groups and not _unnumbered(key):
             chosen[key] = _lookup(config, key)
-    if config["match"]["by"] != "none":
+    if config.get("match", NO_MATCH) != NO_MATCH:
         from asr_lab.match import describe
 
         chosen["match.found"] = describe(config)
+    if "fingerprint" in config["distill"]:
+        chosen["distill.teacher"] = config["distill"]["fingerprint"]
     chosen["seed"] = config["seed"]
     return chosen
 
@@ -68,6 +75,10 @@ def _by_size(*values: Any, _root_: DictConfig) -> Any:
     return values[SIZES.index(_root_.size)]
 
 
+def _fingerprint_of(name: str, kind: str) -> str:
+    return find_run(str(name), kind=kind).fingerprint
+
+
 def _cell_name(*, _root_: DictConfig) -> str:
     overrides = [str(o) for o in _root_.hydra.overrides.task]
     kept = [o.lstrip("+~") for o in overrides if not _unnumbered(o.lstrip("+~").partition("=")[0])]
@@ -81,7 +92,10 @@ def _overridden(hydra: DictConfig) -> list[str]:
 
 
 def _unnumbered(key: str) -> bool:
-    return key.partition(".")[0] not in SHORTHANDS and any(key == u or key.startswith(u + ".") for u in UNNUMBERED)
+    def is_under(roots: tuple[str, ...]) -> bool:
+        return any(key == root or key.startswith(root + ".") for root in roots)
+
+    return is_under(UNNUMBERED) and not is_under(SHORTHANDS)
 
 
 def _plain(node: DictConfig) -> dict[str, Any]:
@@ -90,6 +104,10 @@ def _plain(node: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} is missing; give it as {error.full_key}=VALUE") from None
     except OmegaConfBaseException as error:
+        cause: BaseException | None = error
+        while cause := cause.__cause__ or cause.__context__:
+            if isinstance(cause, AsrLabError):  # a resolver's
+                raise cause from None
         raise ConfigError(" ".join(str(error).split())) from None
     assert isinstance(plain, dict)
     return plain  # pyright: ignore[reportReturnType]

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from asr_lab.errors import AsrLabError, ConfigError, RunError
-from asr_lab.run import Run
+from asr_lab.run import Run, show_score
 from asr_lab.sweep.cell import frozen
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,8 @@ def line(run: Run) -> str:
     result = run.result() or {}
     if result.get("status") != "done":
         return f"{result.get('status')}  {run.name}  {result.get('reason')}"
-    rate = 100 * result["metrics"].get(f"test/{run.score}", float("nan"))
-    return f"done  {run.name}  test/{run.score} {rate:.1f} %  {result['seconds']['total']:.0f} s"
+    rate = show_score(run.score, result["metrics"].get(f"test/{run.score}", float("nan")))
+    return f"done  {run.name}  test/{run.score} {rate}  {result['seconds']['total']:.0f} s"
 
 
 def _note(run: Run, **changes: Any) -> None:

@@ -12,11 +12,12 @@ from asr_lab.tracking import RunInfo
 log = logging.getLogger(__name__)
 
 # Summaries hold the best value of these and the last of all others.
-BEST = {"val/wer": "min", "val/cer": "min", "val/loss": "min"}
+BEST = {"val/wer": "min", "val/cer": "min", "val/ppl": "min", "val/loss": "min"}
 
 
 def wandb(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> list[Logger]:
-    """A run with group = experiment, job type = encoder, tags = factors, id = fingerprint and the resolved config.
+    """A run with group = experiment, job type = encoder or model, tags = factors, id = fingerprint and the
+    resolved config.
 
     When the service cannot be reached within `init_timeout_s`, the run is logged offline instead (a line says so);
     `wandb sync` uploads it later.
@@ -53,7 +54,7 @@ def _start(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> 
         save_dir=run.folder,
         offline=offline,
         group=run.experiment,
-        job_type=str(run.factors.get("encoder", "run")),
+        job_type=str(run.factors.get("encoder") or run.factors.get("model") or "run"),
         tags=[f"{k}={v}"[:64] for k, v in run.factors.items()],
         config={**run.config, "factors": run.factors, "fingerprint": run.id},
         resume="allow",
@@ -73,8 +74,9 @@ def _start(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> 
 
 
 def log_samples(loggers: list[Logger], rows: list[dict[str, Any]], n: int = 20) -> None:
-    """A table of the first `n` test utterances with reference, hypothesis and errors."""
-    columns = ["id", "ref", "hyp", "sub", "del", "ins", "words"]
+    """A table of the first `n` test utterances with reference, hypothesis and errors (or text and -log p)."""
+    known = ["id", "ref", "hyp", "sub", "del", "ins", "text", "nats", "labels", "words"]
+    columns = [c for c in known if c in rows[0]]
     for logger in _wandb(loggers):
         try:
             logger.log_table("samples", columns=columns, data=[[row[c] for c in columns] for row in rows[:n]])

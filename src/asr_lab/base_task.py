@@ -1,0 +1,144 @@
+"""What every training shares, whatever is learnt: three stages of one step, clipping, the optimizer, checkpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+
+from asr_lab.clipping import Clipper, global_norm, gradients
+from asr_lab.errors import ExplodedError
+from asr_lab.optim.groups import parameter_groups
+
+
+class Task(LightningModule):
+    """Trains whatever modules a subclass holds, by the loss of its `step`, and scores it with its metrics.
+
+    Logged keys: what `step` logs, `<stage>/<name>` for each value of the metrics in val and test, and of every training
+    step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
+    """
+
+    unit: str  # what a batch is measured in; result.json has it as <unit>_per_second
+    val_rates: Metric  # one a split, reset after each epoch
+    test_rates: Metric
+
+    def __init__(
+        self,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        weight_decay: float,
+        schedule: Callable[..., Callable[[int], float]],
+        clipper: Clipper,
+        max_nonfinite_steps: int,
+    ):
+        super().__init__()
+        self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
+        self.clipper, self.max_nonfinite_steps = clipper, max_nonfinite_steps
+        # What using the trained weights takes beside them; saved in every checkpoint.
+        self.belongings: dict[str, Any] = {}
+        self.rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}  # one an utterance, of the present epoch
+        self.validated_step = -1
+        # Counts over the whole training, restored from a checkpoint: steps taken, clipped, skipped for non-finite.
+        self.counts = {"steps": 0, "clipped": 0, "nonfinite": 0, "nonfinite_in_a_row": 0}
+
+    def step(self, batch: Any, stage: str) -> Tensor:
+        """Loss of a batch, (); in val and test it also adds to `rates(stage)` and `rows[stage]`."""
+        raise NotImplementedError
+
+    def amount(self, batch: Any) -> float:
+        """How much a batch is, in `unit`."""
+        raise NotImplementedError
+
+    # One step for three stages
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.step(batch, "train")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.step(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.step(batch, "test")
+
+    def rates(self, stage: str) -> Metric:
+        return self.val_rates if stage == "val" else self.test_rates
+
+    def on_validation_epoch_start(self) -> None:
+        self.rows["val"].clear()
+
+    def on_test_epoch_start(self) -> None:
+        self.rows["test"].clear()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_rates("val")
+        if self.trainer.state.fn == "fit":
+            self.validated_step = self.trainer.global_step
+
+    def on_test_epoch_end(self) -> None:
+        self._log_rates("test")
+
+    def _log_rates(self, stage: str) -> None:
+        metric = self.rates(stage)
+        for name, value in metric.compute().items():
+            # The metric has summed over processes itself; they are on the bar because one chooses the checkpoint.
+            self.log(f"{stage}/{name}", value, prog_bar=stage == "val", rank_zero_only=False, sync_dist=False)
+        metric.reset()
+
+    # Clipping and optimisation
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Lightning's hook between backward and the update, after gradients were unscaled: all parameter groups."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.counts["steps"] += 1
+        # Looked for before clipping: scaling by a NaN norm would spread one bad element over every weight.
+        norm = global_norm(gradients(parameters))
+        if not torch.isfinite(norm):
+            self._skip_step(parameters, norm)
+            return
+        self.counts["nonfinite_in_a_row"] = 0
+        report = self.clipper(parameters)
+        self.counts["clipped"] += int(report.clipped)
+        self.log_dict(
+            {
+                "train/grad_norm": report.norm_before,
+                "train/grad_norm_after": report.norm_after,
+                "train/clipped": report.clipped.float(),
+                "train/lr": optimizer.param_groups[0]["lr"],
+            },
+            on_step=True,
+            on_epoch=False,
+        )
+
+    def _skip_step(self, parameters: list[Tensor], norm: Tensor) -> None:
+        """Without gradients an optimizer leaves weights, moments and decay alone."""
+        for p in parameters:
+            p.grad = None
+        self.counts["nonfinite"] += 1
+        self.counts["nonfinite_in_a_row"] += 1
+        self.log("train/nonfinite", 1.0, on_step=True, on_epoch=False)
+        if self.counts["nonfinite_in_a_row"] > self.max_nonfinite_steps:
+            raise ExplodedError(
+                f"gradient norm {norm.item()} in {self.counts['nonfinite_in_a_row']} steps in a row (at step "
+                f"{self.counts['steps']}); lower optimizer.lr, or choose a smaller clipping.threshold"
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(parameter_groups(self, self.weight_decay))
+        factor = self.make_schedule(total_steps=int(self.trainer.estimated_stepping_batches))
+        scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step", "name": "lr"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device, non_blocking=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["counts"] = dict(self.counts)
+        checkpoint["belongings"] = self.belongings
+        checkpoint["clipper"] = self.clipper.state_dict() if hasattr(self.clipper, "state_dict") else None  # pyright: ignore
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.counts |= checkpoint["counts"]
+        if checkpoint["clipper"] is not None:
+            self.clipper.load_state_dict(checkpoint["clipper"])  # pyright: ignore
