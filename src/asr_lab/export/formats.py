@@ -64,10 +64,16 @@ class TorchScript:
 
     def write(self, network: Network) -> bytes:
         buffer = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of checks of shapes, which a trace leaves out; TorchScript's end
-            traced = torch.jit.trace(network, example(network), check_trace=False)
-            torch.jit.save(traced, buffer)  # pyright: ignore[reportArgumentType]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of checks of shapes, which a trace leaves out; TorchScript's end
+                traced = torch.jit.trace(network, example(network), check_trace=False)
+                torch.jit.save(traced, buffer)  # pyright: ignore[reportArgumentType]
+        except Exception as error:  # with pages of text
+            raise ConfigError(
+                f"--format torchscript or int8: {type(network.encoder).__name__} cannot be traced as configured "
+                f"({type(error).__name__}); choose onnx, or another encoder or cell"
+            ) from error
         return buffer.getvalue()
 
     def read(self, content: bytes) -> Exported:
