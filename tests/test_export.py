@@ -242,6 +242,7 @@ def test_stacking_pads_to_a_whole_stack(n_frames):
     [
         (["--format", "onx"], "--format onx: no such format; did you mean 'onnx'?"),
         (["--format", "int8", "--check", "0"], "--check 0: at least 1 utterance"),
+        (["--format", "int8", "--out", __file__], "test_export.py: a file is in the way; name a folder"),
         (["--format", "int8", "--checkpoint", "bset"], "no checkpoint 'bset'; did you mean 'best'?"),
     ],
 )

@@ -41,13 +41,17 @@ def export(run: Run, format: str, out: Path | None, n_checked: int, checkpoint: 
 
     Raises:
         RunError: no such checkpoint; or the exported network does not give the same, and nothing was written.
-        ConfigError: no such format, a package for it is missing, or the encoder cannot be exported to it.
+        ConfigError: no such format, a package for it is missing, the encoder cannot be exported to it, or `out` is a file.
         DataError: int8 without the corpus.
+        DiskFullError: there is no room.
     """
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: no such format{nearest(format, FORMATS)}")
     if n_checked < 1:
         raise ConfigError(f"--check {n_checked}: at least 1 utterance is compared")
+    folder = out or run.folder / "export" / format
+    if next(p for p in (folder, *folder.absolute().parents) if p.exists()).is_file():
+        raise ConfigError(f"--out {folder}: a file is in the way; name a folder")
     writer = FORMATS[format]
     writer.require()
     loaded = load(run, checkpoint)
@@ -63,7 +67,6 @@ def export(run: Run, format: str, out: Path | None, n_checked: int, checkpoint: 
         check = check_lengths(prepared, exported)
         if loaded.parts is not None:
             check |= check_speech(prepared, exported, loaded.parts, n_checked)
-    folder = out or run.folder / "export" / format
     about = {
         "format": format,
         "checkpoint": checkpoint,
