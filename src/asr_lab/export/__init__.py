@@ -41,7 +41,7 @@ def export(run: Run, format: str, out: Path | None, n_checked: int, checkpoint: 
 
     Raises:
         RunError: no such checkpoint; or the exported network does not give the same, and nothing was written.
-        ConfigError: no such format, a package for it is missing, the encoder cannot be exported to it, or `out` is a file.
+        ConfigError: no such format, a package for it is missing, the encoder cannot be exported so, or `out` is a file.
         DataError: int8 without the corpus.
         DiskFullError: there is no room.
     """
