@@ -196,7 +196,8 @@ class ConvolutionModule(nn.Module):
         return nn.functional.glu(self.pointwise_in(self.norm_in(x)), dim=-1)
 
     def _before(self, x: Tensor) -> Tensor:
-        gated = nn.functional.glu(self.pointwise_in.bias, dim=-1).to(x.dtype)
+        # Asked of the layer, and not its bias read: of a quantised layer that is no tensor.
+        gated = nn.functional.glu(self.pointwise_in(x.new_zeros(1, 1, x.shape[2])), dim=-1).to(x.dtype)
         return gated.expand(x.shape[0], self.n_before, -1)
 
     def _convolved(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from asr_lab.layers.exporting import exporting
+
 
 def sinusoids(positions: Tensor, d_model: int) -> Tensor:
     """(N,) -> (N, D): sine and cosine interleaved, wavelengths from 2 pi to 10,000 * 2 pi."""
@@ -34,6 +36,8 @@ class AbsolutePositions(_Table):
 
     def forward(self, n_frames: int, like: Tensor, first: int = 0) -> Tensor:
         """Number of frames U, a tensor whose device and dtype are wanted, the first position -> (U, D)"""
+        if exporting():  # a table has an end
+            return sinusoids(torch.arange(n_frames, device=like.device) + first, self.d_model).to(like)
         if self.table.shape[0] < first + n_frames:
             self._fill(0, first + n_frames, 1, like.device)
         return self.table[first : first + n_frames].to(like)
@@ -44,6 +48,8 @@ class RelativePositions(_Table):
 
     def forward(self, n_keys: int, n_queries: int, like: Tensor) -> Tensor:
         """K keys, of which the last U are the queries -> (K+U, D) for the distances K-1 .. -U"""
+        if exporting():
+            return sinusoids(torch.arange(n_keys - 1, -n_queries - 1, -1, device=like.device), self.d_model).to(like)
         size = max(n_keys, n_queries)
         if self.table.shape[0] < 2 * size:
             self._fill(size - 1, -size - 1, -1, like.device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.exporting import exporting
 from asr_lab.layers.positions import AbsolutePositions, RelativePositions
 
 
@@ -127,7 +128,7 @@ class RelPositionMultiHeadedAttention(DotSelfAttention):
         if self.training and q.device.type == "cpu":
             by_position = DistanceScores.apply(position, p)
         else:
-            by_distance = (position.flatten(1, 2) @ p).unflatten(1, position.shape[1:3])  # (H, B, U, K+U)
+            by_distance = (position.flatten(1, 2) @ p).view(*position.shape[:3], -1)  # (H, B, U, K+U)
             by_position = relative_shift(by_distance, k.shape[1]).flatten(0, 1)
         return by_position.baddbmm_(content.flatten(0, 1), k.transpose(1, 2))
 
@@ -210,6 +211,8 @@ def relative_shift(x: Tensor, n_keys: int) -> Tensor:
     The last column is there so that rows of the result do not overlap in memory.
     """
     heads, batch, n_queries, width = x.shape
+    if exporting():  # strides and offsets would be kept as the numbers of one length
+        return x.flatten(2)[:, :, n_queries - 1 : -1].view(heads, batch, n_queries, width - 1)[..., :n_keys]
     strides = (x.stride(0), x.stride(1), width - 1, 1)
     return x.as_strided((heads, batch, n_queries, n_keys), strides, x.storage_offset() + n_queries - 1)
 

@@ -1,5 +1,7 @@
 """Frame stacking: neighbouring frames side by side in one, at a lower rate."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from asr_lab.layers.masks import valid_frames
@@ -21,7 +23,7 @@ class FrameStacking(nn.Module):
             )
         self.n_stacked, self.stride = n_stacked, stride
 
-    def output_lengths(self, lens: Tensor) -> Tensor:
+    def output_lengths(self, lens: Any) -> Any:
         return (lens + self.stride - 1) // self.stride
 
     def forward(self, feats: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,6 +31,6 @@ class FrameStacking(nn.Module):
         n_frames = feats.shape[1]
         # The last stack may reach into the padding.
         feats = feats.masked_fill(~valid_frames(lens, n_frames)[:, :, None], 0)
-        missing = (-(-n_frames // self.stride) - 1) * self.stride + self.n_stacked - n_frames
+        missing = (self.output_lengths(n_frames) - 1) * self.stride + self.n_stacked - n_frames
         stacks = nn.functional.pad(feats, (0, 0, 0, missing)).unfold(1, self.n_stacked, self.stride)  # (B, U, F, n)
         return stacks.transpose(2, 3).flatten(2), self.output_lengths(lens)
