@@ -82,7 +82,15 @@ AFTER = "after the above"
 # The commands
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if runs(p, slow=False)])
+# README and guide show these commands too; each page begins with a training of its own, or draws many pictures.
+SLOW_PAGES = {f"docs/{name}.md" for name in ("align", "evaluate", "export", "formats", "inspect", "language_models")}
+SLOW_PAGES |= {f"docs/{name}.md" for name in ("augmentation", "encoders", "equal_footing", "features", "transcribe")}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW_PAGES)) for p in PAGES if runs(p, slow=False)],
+)
 def test_commands_run(page, tmp_path, commands):
     carry_out(page, runs(page, slow=False), tmp_path, commands)
 

@@ -17,7 +17,7 @@ NO_MATCH = {"by": "none", "target": "none"}
 
 def register_resolvers() -> None:
     """`${cell_name:}`: an output folder, of the overrides that matter and the fingerprint; `${by_size:...}`: a size;
-    `${fingerprint_of:RUN,KIND}`: that of another run, for a part that makes use of it."""
+    `${fingerprint_of:RUN,KIND,KEY}`: that of another run, which KEY names."""
     OmegaConf.register_new_resolver("cell_name", _cell_name, replace=True)
     OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
     OmegaConf.register_new_resolver("fingerprint_of", _fingerprint_of, replace=True)
@@ -54,7 +54,7 @@ def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
         from asr_lab.match import describe
 
         chosen["match.found"] = describe(config)
-    if "fingerprint" in config["distill"]:
+    if "fingerprint" in config.get("distill", {}):
         chosen["distill.teacher"] = config["distill"]["fingerprint"]
     chosen["seed"] = config["seed"]
     return chosen
@@ -75,8 +75,11 @@ def _by_size(*values: Any, _root_: DictConfig) -> Any:
     return values[SIZES.index(_root_.size)]
 
 
-def _fingerprint_of(name: str, kind: str) -> str:
-    return find_run(str(name), kind=kind).fingerprint
+def _fingerprint_of(name: str, kind: str, key: str) -> str:
+    try:
+        return find_run(str(name), kind=kind).fingerprint
+    except AsrLabError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _cell_name(*, _root_: DictConfig) -> str:
