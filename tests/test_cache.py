@@ -193,9 +193,8 @@ data_of({manifest!r}, "augment=speed", "cache.n_workers=2")
 """
 
 
-@pytest.mark.parametrize(
-    "pool", [pytest.param(1, marks=pytest.mark.slow, id="workers"), pytest.param(10_000, id="alone")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [pytest.param(1, id="workers"), pytest.param(10_000, id="alone")])
 def test_a_killed_build_goes_on(tones, cache_root, monkeypatch, pool):
     code = BUILD.format(root=os.getcwd(), manifest=str(tones), pool=pool)
     process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))

@@ -40,9 +40,23 @@ def test_every_group_is_in_the_schema_and_back():
     assert fields == {g.partition("/")[0] for g in GROUPS} - {"debug"} | {"data"}
 
 
-# Every encoder is held to more than two steps in test_encoders.py, so a few say enough here.
-QUICK = {"encoder": ("bilstm", "conformer", "quartznet", "transformer_streaming"), "encoder/cell": ("ligru",)}
-QUICK |= {"encoder/attention": ("relative", "additive"), "encoder/subsampling": ("conv2d4",)}
+# Every choice of these is held to more than two steps by tests of its own, so a few say enough here.
+QUICK = {
+    "augment": ("mixed", "none"),
+    "decoder": ("ctc", "joint", "keyword"),
+    "decoder/cell": ("gru",),
+    "decoder/rule": ("location",),
+    "decoding": ("ctc", "attention_rescoring"),
+    "encoder": ("bilstm", "conformer", "quartznet", "transformer_streaming"),
+    "encoder/attention": ("relative", "additive"),
+    "encoder/cell": ("ligru",),
+    "encoder/connection": ("residual",),
+    "encoder/subsampling": ("conv2d4",),
+    "frontend": ("kaldi_fbank", "mfcc"),
+    "lm": ("ngram",),
+    "preprocess": ("highpass_loudness", "vad"),
+    "tokenizer": ("bpe", "words"),
+}
 
 
 def marks(group: str, choice: str) -> list[pytest.MarkDecorator]:

@@ -108,7 +108,7 @@ def _table(answer: dict[str, Any]) -> Any:
     changing = [k for k in values[0] if len({v[k] for v in values}) > 1] or list(values[0])
     short = {k: k.rpartition(".")[2] for k in changing}
     names = [short[k] if list(short.values()).count(short[k]) == 1 else k for k in changing]
-    numbers = [f"{answer['tuned_on']} {rate} % (95 %)", "x real time", "MB"]
+    numbers = [f"{answer['tuned_on']} {rate} % (95 %)", "real-time factor", "MB"]
     for name in [*names, *numbers, ""]:
         out.add_column(Text(name), justify="right" if name in numbers else "left", overflow="fold")
     for i, (cell, value) in enumerate(zip(answer["cells"], values, strict=True)):
