@@ -32,7 +32,7 @@ test: setup ## Quick tests (under 5 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: setup ## Long tests: learning on real speech, several processes, installation
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
 
 lint: setup ## Style and likely mistakes (ruff)
 	$(BIN)/ruff check src tests benchmarks
