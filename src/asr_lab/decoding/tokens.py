@@ -64,13 +64,13 @@ class Passing:
         trace, found = [], [[] for _ in ends]
         tokens = self._begin(len(ends)).plus(scores[:, 0, self.states, None])
         for t in range(max(ends)):
-            if t:
-                tokens = self._step(tokens, ended).plus(scores[:, t, self.states, None])  # noqa: F821
             trace.append(tokens.link[:, self.last])
             ended = self._ended(tokens, t)
             for i in (i for i, n in enumerate(ends) if n == t + 1):
                 last = self._finish(tokens, ended, i)
                 found[i] = [(s, link) for s, link in zip(*(x.tolist() for x in last), strict=True) if s > NEVER]
+            if t + 1 < max(ends):
+                tokens = self._step(tokens, ended).plus(scores[:, t + 1, self.states, None])
         links = torch.stack(trace).cpu().numpy()
         return [[(self._follow(link, links[:, i]), s) for s, link in row] for i, row in enumerate(found)]
 
