@@ -5,7 +5,7 @@
 RUN is a finished run of `decoder=ctc` over characters. Its test split is encoded once; both searches get the same
 log-probabilities, the same word 3-gram (estimated from the training transcripts) and the same beam, and take turns, on
 one thread. pyctcdecode is installed once, in an environment of its own in the cache. Then the small BiLSTM (untrained:
-weights do not change its speed) goes from audio, and from features, to labels by greedy search.
+weights do not change its speed) goes from audio, and from features, to labels by greedy search, in fp32 and bf16.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ PEER = (
     ["numpy==1.26.4", "setuptools==80.9.0"],
     ["pyctcdecode==0.5.0", "pygtrie==2.5.0", "hypothesis==6.148.2", "kenlm==0.3.0"],
 )
-BATCH_S = 200.0  # audio searched side by side
+BATCH_S = 400.0  # audio searched side by side
 
 
 def main() -> None:
@@ -84,20 +85,24 @@ def encoded(parts: Parts, split: str) -> list[tuple[torch.Tensor, torch.Tensor, 
     return [(*parts.task.encode(item), list(item.texts)) for item in items]
 
 
+@torch.inference_mode()
 def beam(parts: Parts, run: Run, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Ours and pyctcdecode's prefix beam search with a word 3-gram, in turns."""
     batches = encoded(parts, "test")
     seconds = sum(u.duration for u in parts.data.corpus.splits["test"])
     train_texts = [u.text for u in parts.data.corpus.splits["train"]]
     config = run.config | ours(options)
-    search, _ = build_search(config, parts.task.decoder, parts.task.tokenizer, train_texts)
+    decoder = parts.task.decoder
+    given = [(decoder.log_probs(hidden), lens) for hidden, lens, _ in batches]  # pyright: ignore
+    decoder.log_probs = lambda log_probs: log_probs  # pyright: ignore
+    search, _ = build_search(config, decoder, parts.task.tokenizer, train_texts)
     refs = [text for _, _, texts in batches for text in texts]
 
     def once() -> list[str]:
-        return [parts.task.text(h[0]) for hidden, lens, _ in batches for h in search(hidden, lens)]
+        return [parts.task.text(h[0]) for log_probs, lens in given for h in search(log_probs, lens)]
 
     with tempfile.TemporaryDirectory() as folder:
-        peer = Peer(Path(folder), parts, batches, train_texts, options, console)
+        peer = Peer(Path(folder), parts, given, train_texts, options, console)
         rounds: dict[str, list[float]] = {"asr_lab": [], "pyctcdecode": []}
         hyps: dict[str, list[str]] = {}
         once()  # tables of the language model are filled
@@ -144,7 +149,9 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
                 "lm=ngram_words",
                 f"decoding.beam={options.beam}",
                 "decoding.min_log_prob=-5",
+                "decoding.beam_threshold=10",
                 f"lm.weight={options.weight}",
+                "lm.model.unk_log_prob=-27",  # -10 in log10 beside what the n-grams say of <unk>, as pyctcdecode
             ],
             return_hydra_config=True,
         )
@@ -156,18 +163,13 @@ class Peer:
     """pyctcdecode in a process of its own, over the same log-probabilities."""
 
     def __init__(
-        self, folder: Path, parts: Parts, batches: list, texts: list[str], options: argparse.Namespace, console: Console
+        self, folder: Path, parts: Parts, given: list, texts: list[str], options: argparse.Namespace, console: Console
     ):
         from asr_lab.lm.arpa import write_arpa
         from asr_lab.lm.ngram import of_words
 
         python = environment("pyctcdecode", *PEER, console)
-        with torch.inference_mode():
-            frames = [
-                parts.task.decoder.log_probs(hidden[i : i + 1, : lens[i]])[0].numpy()  # pyright: ignore
-                for hidden, lens, _ in batches
-                for i in range(len(lens))
-            ]
+        frames = [log_probs[i, : lens[i]].numpy() for log_probs, lens in given for i in range(len(lens))]
         np.savez(folder / "frames.npz", *frames)
         write_arpa(folder / "words.arpa", of_words(texts, order=3, min_counts=[1])[0])
         words = sorted({w for t in texts for w in t.split()})
@@ -196,7 +198,7 @@ class Peer:
         self.process.communicate()
 
 
-def greedy(run: Run, rounds: int) -> dict[str, float]:
+def greedy(run: Run, rounds: int) -> dict[str, Any]:
     """Times real time of the small BiLSTM with greedy search on one thread: from audio, and from cached features."""
     from hydra import compose, initialize_config_dir
 
@@ -217,25 +219,32 @@ def greedy(run: Run, rounds: int) -> dict[str, float]:
     from asr_lab.frontend.cmvn import Moments
 
     @torch.inference_mode()
-    def from_features() -> None:
-        for batch in ready:
-            task.decode(*task.encode(batch))
+    def from_features(dtype: torch.dtype) -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            for batch in ready:
+                task.decode(*task.encode(batch))
 
     def features() -> None:
         for audio in samples:
             feats = frontend(audio)
             cmvn(feats, Moments.of(feats))
 
-    times: dict[str, list[float]] = {"features": [], "search": []}
-    from_features()
-    for _ in range(rounds):
-        for name, go in (("features", features), ("search", from_features)):
-            times[name].append(timed(go))
-    search = statistics.median(times["search"])
-    whole = search + statistics.median(times["features"])
+    turns = {
+        "features": features,
+        "fp32": partial(from_features, torch.float32),
+        "bf16": partial(from_features, torch.bfloat16),
+    }
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for n in range(rounds + 1):
+        for name, go in turns.items():
+            taken = timed(go)
+            if n:  # the first round warms up
+                times[name].append(taken)
+    took = {name: statistics.median(of) for name, of in times.items()}
     return {
-        "from_features": seconds / search,
-        "from_audio": seconds / whole,
+        "parameters": sum(p.numel() for p in task.parameters()),
+        "from_features": {name: seconds / took[name] for name in ("fp32", "bf16")},
+        "from_audio": {name: seconds / (took[name] + took["features"]) for name in ("fp32", "bf16")},
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -264,10 +273,11 @@ def show(results: dict[str, Any], console: Console) -> None:
         f"their time / ours: {found['ratio']:.2f}; {100 * found['same']:.0f} % of the transcripts are the same"
     )
     g = results["greedy"]
-    console.print(
-        f"greedy, small BiLSTM, one thread: {g['from_features']:.0f} x real time from features, {g['from_audio']:.0f} "
-        "from audio in memory"
-    )
+    for name in ("fp32", "bf16"):
+        console.print(
+            f"greedy, small BiLSTM, one thread, {name}: {g['from_features'][name]:.0f} x real time from features, "
+            f"{g['from_audio'][name]:.0f} from audio in memory"
+        )
 
 
 def _options() -> argparse.Namespace:

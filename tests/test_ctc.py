@@ -8,6 +8,7 @@ import pickle
 import sys
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torchaudio
@@ -50,7 +51,13 @@ class Given:
 
 
 def search(decoder, lm=None, **keys):
-    values = {"beam": 1, "n_tokens": 100, "min_log_prob": -math.inf, "prior_weight": 0.0} | keys
+    values = {
+        "beam": 1,
+        "n_tokens": 100,
+        "min_log_prob": -math.inf,
+        "beam_threshold": math.inf,
+        "prior_weight": 0.0,
+    } | keys
     return CtcSearch(decoder, lm or NoFusion(), **values)
 
 
@@ -248,6 +255,26 @@ def fusion(weight=0.8, bonus=0.1) -> Fusion:
     return Fusion(CharTokenizer("abc"), [], functools.partial(Table), weight=weight, bonus=bonus, use="fusion")
 
 
+def frame_by_frame(frames: list[list[float]], least: float) -> dict[tuple[int, ...], float]:
+    """Every prefix's sum, its two numbers (ends in a blank, in its last label) moved on one frame at a time"""
+    prefixes: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}
+    for frame in frames:
+        moved: dict[tuple[int, ...], tuple[float, float]] = {}
+
+        def gain(prefix, blank, label, moved=moved):
+            before = moved.get(prefix, (-math.inf, -math.inf))
+            moved[prefix] = (float(np.logaddexp(before[0], blank)), float(np.logaddexp(before[1], label)))
+
+        for prefix, (blank, label) in prefixes.items():
+            both = float(np.logaddexp(blank, label))
+            gain(prefix, both + frame[0], label + frame[prefix[-1] + 1] if prefix else -math.inf)
+            for k, score in enumerate(frame[1:]):
+                if score >= least and (from_there := blank if prefix and prefix[-1] == k else both) > -math.inf:
+                    gain((*prefix, k), -math.inf, from_there + score)
+        prefixes = moved
+    return {prefix: float(np.logaddexp(*sums)) for prefix, sums in prefixes.items()}
+
+
 class TestPrefixSearch:
     @settings(max_examples=15, deadline=None)
     @given(st.integers(0, 10**6), st.integers(1, U), st.booleans())
@@ -268,6 +295,30 @@ class TestPrefixSearch:
         assert tuple(n_best[0].labels) == max(known, key=known.__getitem__)
         assert n_best[0].score == pytest.approx(max(known.values()), abs=1e-4)
 
+    @settings(max_examples=15, deadline=None)
+    @given(st.integers(0, 10**6), st.floats(-4.0, -0.05), st.booleans())
+    def test_frames_that_add_nothing_are_passed_over_together(self, seed, least, with_lm):
+        """As frame by frame, whatever stands beside in the batch."""
+        log_probs = random_log_probs(4, 9, V + 1, seed=seed, scale=4.0)
+        lens = torch.tensor([9, 4, 1, 7])
+        lm = fusion() if with_lm else None
+        found = PrefixSearch(1500, 10, least, lm)(log_probs, lens)
+        for i, sequences in enumerate(found.sequences()):
+            known = frame_by_frame(log_probs[i, : lens[i]].tolist(), least)
+            shares = lm.total([list(k) for k in known], torch.device("cpu")).tolist() if lm else [0.0] * len(known)
+            known = {k: score + share for (k, score), share in zip(known.items(), shares, strict=True)}
+            scores = [score for score in found.scores[i].tolist() if score > -math.inf]
+            assert {tuple(k): pytest.approx(s, abs=1e-3) for k, s in zip(sequences, scores, strict=True)} == known
+
+    def test_a_threshold_drops_what_is_far_behind(self):
+        log_probs, lens = random_log_probs(2, U, V + 1, seed=2), torch.tensor([U, 4])
+        for all_found, near in zip(
+            search(Given(), beam=600)(log_probs, lens),
+            search(Given(), beam=600, beam_threshold=3.0)(log_probs, lens),
+            strict=True,
+        ):
+            assert near == [h for h in all_found if h.score > all_found[0].score - 3] and len(near) < len(all_found)
+
     def test_merging_finds_what_no_single_path_shows(self):
         """Graves 2012, figure 7.6: the best path is blank twice, the best labelling is a label."""
         log_probs = torch.tensor([[[0.6, 0.4], [0.6, 0.4]]]).log()
@@ -286,7 +337,8 @@ class TestPrefixSearch:
     def test_frames_are_those_of_the_alignment(self, decoder):
         hidden, lens = torch.randn(2, 15, 5, generator=torch.Generator().manual_seed(5)), torch.tensor([15, 11])
         for i, n_best in enumerate(search(decoder, beam=5)(hidden, lens)):
-            for found in n_best:
+            assert all(found.frames is None for found in n_best[1:])
+            for found in n_best[:1]:
                 args = (hidden[i : i + 1], lens[i : i + 1], torch.tensor([found.labels]))
                 [spans] = decoder.align(*args, torch.tensor([len(found.labels)]))
                 assert found.frames == [span.start for span in spans]
@@ -316,7 +368,14 @@ class TestPrefixSearch:
 
     @pytest.mark.parametrize(
         ("key", "value"),
-        [("beam", 0), ("n_tokens", 0), ("min_log_prob", 0.0), ("min_log_prob", math.nan), ("prior_weight", -1.0)],
+        [
+            ("beam", 0),
+            ("n_tokens", 0),
+            ("min_log_prob", 0.0),
+            ("min_log_prob", math.nan),
+            ("beam_threshold", 0.0),
+            ("prior_weight", -1.0),
+        ],
     )
     def test_bad_keys(self, decoder, key, value):
         with pytest.raises(ValueError, match=key):

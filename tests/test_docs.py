@@ -82,12 +82,12 @@ AFTER = "after the above"
 # The commands
 
 
-# README and guide show these commands too; each page begins with a training of its own, or draws many pictures.
+# README shows these commands too; each page begins with a training of its own, or draws many pictures.
 SLOW_PAGES = {f"docs/{name}.md" for name in ("align", "evaluate", "export", "formats", "inspect", "language_models")}
 SLOW_PAGES |= {
     f"docs/{name}.md" for name in ("attention", "ctc", "decoders", "hmm", "keyword", "neural_lm", "transducer")
 }
-SLOW_PAGES |= {f"docs/{name}.md" for name in ("augmentation", "encoders", "equal_footing", "features", "transcribe")}
+SLOW_PAGES |= {f"docs/{name}.md" for name in ("augmentation", "encoders", "equal_footing", "features", "guide", "transcribe")}
 
 
 @pytest.mark.parametrize(

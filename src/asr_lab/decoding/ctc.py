@@ -17,11 +17,23 @@ class CtcSearch:
 
     The score of a hypothesis is its log-probability summed over all alignments (of a best path: that of the path), plus
     the language model's. With a `prior_weight` w, log p(k|x) - w log p(k) stands for log p(k|x), with the prior p(k)
-    of labels and blank that the decoder saw in training (Manohar et al. 2015).
+    of labels and blank that the decoder saw in training (Manohar et al. 2015). Frames of labels are found for the best
+    hypothesis, and for all of them where a language model will put them into another order.
     """
 
-    def __init__(self, decoder: Any, lm: Any, beam: int, n_tokens: int, min_log_prob: float, prior_weight: float):
+    def __init__(
+        self,
+        decoder: Any,
+        lm: Any,
+        beam: int,
+        n_tokens: int,
+        min_log_prob: float,
+        beam_threshold: float,
+        prior_weight: float,
+    ):
         check_counts(beam=beam, n_tokens=n_tokens)
+        if not beam_threshold > 0:
+            raise ValueError(f"beam_threshold must be positive, {beam_threshold} came")
         if prior_weight < 0 or not math.isfinite(prior_weight):
             raise ValueError(f"prior_weight must not be negative, {prior_weight} came")
         if prior_weight and not hasattr(decoder, "log_prior"):
@@ -29,6 +41,7 @@ class CtcSearch:
         if math.isnan(min_log_prob) or min_log_prob >= 0:
             raise ValueError(f"min_log_prob is the logarithm of a probability, below 0, {min_log_prob} came")
         self.decoder, self.lm, self.beam, self.prior_weight = decoder, lm, beam, prior_weight
+        self.beam_threshold = beam_threshold
         self.prefixes = PrefixSearch(beam, n_tokens, min_log_prob, lm if lm.in_search else None)
 
     @torch.no_grad()
@@ -37,7 +50,7 @@ class CtcSearch:
         greedy = best_path(scores, lens)
         if self.beam == 1 and not self.lm.in_search:
             return [[found] for found in greedy]
-        n_best = self.prefixes(scores, lens).sequences()
+        n_best = self.prefixes(scores, lens).sequences(self.beam_threshold)
         for found, hypothesis in zip(n_best, greedy, strict=True):
             if hypothesis.labels not in found:
                 found.append(hypothesis.labels)
@@ -84,15 +97,19 @@ def exact(scores: Tensor, lens: Tensor, sequences: list[list[int]], rows: list[i
 
 
 def scored(n_best: list[list[list[int]]], scores: Tensor, lens: Tensor, lm: Any, n: int) -> list[list[Hypothesis]]:
-    """The n best of each utterance's label sequences with their exact scores, each label at its frame of the best
-    alignment; from (B,U,V+1), (B,)"""
+    """The n best of each utterance's label sequences with their exact scores, labels at their frames of the best
+    alignment where somebody may ask; from (B,U,V+1), (B,)"""
     rows = [i for i, found in enumerate(n_best) for _ in found]
     totals = iter(exact(scores, lens, [labels for found in n_best for labels in found], rows, lm))
     ordered = [sorted(((next(totals), labels) for labels in found), key=_score)[:n] for found in n_best]
-    rows = [i for i, found in enumerate(ordered) for _ in found]
-    path = viterbi(scores, lens, *_tensors([labels for found in ordered for _, labels in found], rows, scores.device))
-    frames = first_frames(path)
-    return [[Hypothesis(labels, total, next(frames)) for total, labels in found] for found in ordered]
+    n_aligned = n if lm.rescores else 1
+    rows = [i for i, found in enumerate(ordered) for _ in found[:n_aligned]]
+    some = [labels for found in ordered for _, labels in found[:n_aligned]]
+    frames = first_frames(viterbi(scores, lens, *_tensors(some, rows, scores.device)))
+    return [
+        [Hypothesis(labels, total, next(frames) if k < n_aligned else None) for k, (total, labels) in enumerate(found)]
+        for found in ordered
+    ]
 
 
 def _score(found: tuple[float, list[int]]) -> float:

@@ -26,7 +26,8 @@ class CtcLexiconSearch:
     for a space, one must stand between two words.
     """
 
-    in_search = True  # for `scored`: words have a score of their own
+    # For `scored`: words have a score of their own, and a language model of labels may change their order later.
+    in_search = rescores = True
 
     def __init__(
         self,

@@ -23,12 +23,19 @@ class Beam(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """One frame of all utterances, with what may be done to a prefix: nothing (column 0) or the addition of a label."""
+    """A frame of each utterance, with what may be done to a prefix: nothing (column 0) or the addition of a label."""
 
     log_probs: Tensor  # (B, V+1)
     added: Tensor  # (B, 1+w) classes; 0 in column 0
     gains: Tensor  # (B, 1+w) their log-probabilities; -inf for those that are too unlikely; column 0 means nothing
     columns: Tensor  # (B, V+1) where each class stands in `added`; 0 where it does not, or is too unlikely
+
+
+class Run(NamedTuple):
+    """Frames in a row that add no label to any prefix. Log-probabilities, as sums over the frames (0 of no frame):"""
+
+    same: Tensor  # (B, V+1) of one class all along
+    turned: Tensor  # (B, V+1) of a class at first, or never, and blanks after it: at least one
 
 
 class Found(NamedTuple):
@@ -38,12 +45,11 @@ class Found(NamedTuple):
     label_lens: Tensor  # (B, K)
     scores: Tensor  # (B, K) as the search saw them; -inf for places that were not filled
 
-    def sequences(self) -> list[list[list[int]]]:
-        """Of each utterance the labels 0..V-1 of what was found."""
-        rows = zip((self.labels - 1).tolist(), self.label_lens.tolist(), self.scores.tolist(), strict=True)
-        return [
-            [labels[:n] for labels, n, score in zip(*row, strict=True) if score > -torch.inf] for row in rows
-        ]  # fmt: skip
+    def sequences(self, threshold: float = torch.inf) -> list[list[list[int]]]:
+        """Of each utterance the labels 0..V-1 of what was found, but for what is `threshold` nats behind the best."""
+        is_near = (self.scores > -torch.inf) & (self.scores > self.scores.amax(dim=1, keepdim=True) - threshold)
+        rows = zip((self.labels - 1).tolist(), self.label_lens.tolist(), is_near.tolist(), strict=True)
+        return [[labels[:n] for labels, n, keep in zip(*row, strict=True) if keep] for row in rows]
 
 
 class PrefixSearch:
@@ -58,37 +64,88 @@ class PrefixSearch:
 
     def __call__(self, log_probs: Tensor, lens: Tensor) -> Found:
         """(B,U,V+1), (B,)"""
-        log_probs = ended(log_probs, lens)
-        n_utterances = len(log_probs)
-        frames, widths = self._frames(log_probs)
-        beam = _empty(n_utterances, self.beam, log_probs)
-        share = Share(self.lm, n_utterances * self.beam, log_probs.device) if self.lm is not None else None
-        history = []
-        for width, *of_all in zip(widths, *(x.unbind(1) for x in frames), strict=True):
-            log_probs, added, gains, columns = of_all
-            if width == 0:
-                beam = _held(beam, log_probs, torch.logaddexp(beam.ends_blank, beam.ends_label))
-                continue
+        frames, runs, n_steps = self._frames(ended(log_probs, lens))
+        order = n_steps.argsort(descending=True)  # the utterance that ends first stands last, and is cut off
+        frames, runs = ([x[:, order] for x in xs] for xs in (frames, runs))
+        widths = (frames[2] > -torch.inf).sum(dim=2).amax(dim=1).tolist()
+        live = (torch.arange(len(widths), device=order.device)[:, None] < n_steps).sum(dim=1).tolist()
+        beam = _held(_empty(len(order), self.beam, log_probs), Run(*(x[0] for x in runs)))
+        share = Share(self.lm, beam.hash.numel(), log_probs.device) if self.lm is not None else None
+        done = Done(beam, len(widths))
+        for t, (n, width) in enumerate(zip(live, widths, strict=True)):
+            beam = done.cut(beam, share, n)
+            log_probs, added, gains, columns = (x[t, :n] for x in frames)
             frame = Frame(log_probs, added[:, : 1 + width], gains[:, : 1 + width], columns)
-            beam, rows, added = _step(beam, frame, None if share is None else share.scores)
-            history.append((rows, added))
+            beam, rows, new = _step(beam, frame, None if share is None else share.scores)
+            beam = _held(beam, Run(*(x[t + 1, :n] for x in runs)))
+            done.rows[t, :n], done.added[t, :n] = rows, new
             if share is not None:
-                share.follow(rows, added)
-        scores = torch.logaddexp(beam.ends_blank, beam.ends_label)
-        if share is not None:
-            scores = scores + share.scores[:, -1].view_as(scores)
-        return Found(*_spelled(history, beam), scores)
+                share.follow(rows, new)
+        done.cut(beam, share, 0)
+        back = order.argsort()
+        return Found(*(x[back] for x in (*done.spelled(), done.scores)))
 
-    def _frames(self, log_probs: Tensor) -> tuple[Frame, list[int]]:
-        """All frames (B,U,...) at once, and the w of each: as many as the utterance that needs most labels has"""
-        gains, added = log_probs[:, :, 1:].topk(min(self.n_tokens, log_probs.shape[2] - 1))
+    def _frames(self, log_probs: Tensor) -> tuple[Frame, Run, Tensor]:
+        """(B,U,V+1) -> of each utterance the frames that may add a label (T,B,...), padded; the runs of others before
+        the first and after each of them (T+1,B,...); and how many they are (B,)"""
+        labels = log_probs[:, :, 1:]
+        likely = int((labels >= self.min_log_prob).sum(dim=2).max())
+        gains, added = labels.topk(min(self.n_tokens, max(likely, 1)))
         gains = gains.masked_fill(gains < self.min_log_prob, -torch.inf)
-        widths = (gains > -torch.inf).sum(dim=2).amax(dim=0).tolist()
         gains, added = (torch.nn.functional.pad(x, (1, 0)) for x in (gains, added + 1))
         columns = torch.zeros_like(log_probs, dtype=torch.long)
         places = torch.arange(added.shape[2], device=added.device)
         columns.scatter_(2, added, places.where(gains > -torch.inf, 0))
-        return Frame(log_probs, added, gains, columns), widths
+        adds = gains[:, :, 1] > -torch.inf
+        n_steps = adds.sum(dim=1)
+        at = (~adds).to(torch.uint8).sort(dim=1, stable=True).indices.T[: int(n_steps.max())]  # (T, B)
+        utterances = torch.arange(len(adds), device=at.device)
+        # Of each run the last frame, counted from 1; the last run of all ends with the utterance.
+        is_step = torch.arange(len(at), device=at.device)[:, None] < n_steps
+        ends = torch.nn.functional.pad(at.where(is_step, adds.shape[1]), (0, 0, 0, 1), value=adds.shape[1])
+        frame = Frame(*(x[utterances, at] for x in (log_probs, added, gains, columns)))
+        return frame, Run(*(x[ends, utterances] for x in _runs(log_probs, adds))), n_steps
+
+
+class Done:
+    """Beams of utterances that have ended, and all steps that led there; each (T, B, K) or (B, K)."""
+
+    def __init__(self, beam: Beam, n_steps: int):
+        n_utterances, size = beam.hash.shape
+        self.beam = Beam(*(torch.empty_like(x) for x in beam))
+        self.scores = torch.empty_like(beam.ends_blank)
+        stay = torch.arange(size, device=beam.hash.device)
+        self.rows = stay.expand(n_steps, n_utterances, size).clone()
+        self.added = torch.zeros_like(self.rows)
+
+    def cut(self, beam: Beam, share: "Share | None", n: int) -> Beam:
+        """The first `n` utterances of a beam, the others kept."""
+        n_before = len(beam.hash)
+        if n == n_before:
+            return beam
+        for kept, now in zip(self.beam, beam, strict=True):
+            kept[n:n_before] = now[n:]
+        scores = torch.logaddexp(beam.ends_blank[n:], beam.ends_label[n:])
+        if share is not None:
+            scores = scores + share.scores[:, -1].view_as(beam.hash)[n:]
+            share.cut(n * scores.shape[1])
+        self.scores[n:n_before] = scores
+        return Beam(*(x[:n] for x in beam))
+
+    def spelled(self) -> tuple[Tensor, Tensor]:
+        return _spelled(list(zip(self.rows, self.added, strict=True)), self.beam)
+
+
+def _runs(log_probs: Tensor, adds: Tensor) -> Run:
+    """(B,U,V+1), (B,U) whether a frame may add a label -> (U+1,B,...) the runs before the first frame and up to each"""
+    n_utterances, n_frames, n_classes = log_probs.shape
+    same = log_probs.new_zeros(n_frames + 1, n_utterances, n_classes)
+    turned = torch.full_like(same, -torch.inf)
+    starts = adds.T[:, :, None]
+    for t, frame in enumerate(log_probs.transpose(0, 1).contiguous()):
+        torch.logaddexp(turned[t], same[t], out=turned[t + 1]).add_(frame[:, :1]).masked_fill_(starts[t], -torch.inf)
+        torch.add(same[t], frame, out=same[t + 1]).masked_fill_(starts[t], 0)
+    return Run(same, turned)
 
 
 class Share:
@@ -113,6 +170,11 @@ class Share:
             self.state = replaced(self.lm, self.state, part, new)
             self.scores[new] = self.lm.scores(part)
 
+    def cut(self, n: int) -> None:
+        """Only the first `n` prefixes go on."""
+        self.state = self.lm.select(self.state, torch.arange(n, device=self.scores.device))
+        self.scores = self.scores[:n]
+
 
 def _empty(n_utterances: int, beam: int, like: Tensor) -> Beam:
     """The empty prefix in the first place, and places to fill."""
@@ -125,10 +187,12 @@ def _empty(n_utterances: int, beam: int, like: Tensor) -> Beam:
     return Beam(begun, scores, hashes, torch.full_like(ints, NO_PARENT), ints)
 
 
-def _held(beam: Beam, log_probs: Tensor, total: Tensor) -> Beam:
-    """A frame (B,V+1) that adds no label to any prefix; `total` (B,K) is the sum of a prefix's two numbers."""
+def _held(beam: Beam, run: Run) -> Beam:
+    """The beam after the frames of a run."""
+    turned, same = (x.gather(1, beam.last) for x in (run.turned, run.same))
     return beam._replace(
-        ends_blank=total + log_probs[:, :1], ends_label=beam.ends_label + log_probs.gather(1, beam.last)
+        ends_blank=torch.logaddexp(beam.ends_blank + run.same[:, :1], beam.ends_label + turned),
+        ends_label=beam.ends_label + same,
     )
 
 
@@ -137,7 +201,8 @@ def _step(beam: Beam, frame: Frame, lm_scores: Tensor | None) -> tuple[Beam, Ten
     n_utterances, size = beam.hash.shape
     n_columns = frame.added.shape[1]
     total = torch.logaddexp(beam.ends_blank, beam.ends_label)
-    stay = _held(beam, frame.log_probs, total)
+    again = frame.log_probs.gather(1, beam.last)
+    stay = beam._replace(ends_blank=total + frame.log_probs[:, :1], ends_label=beam.ends_label + again)
     # What each prefix may become, and one place more, which is that of nobody.
     nobody = size * n_columns
     flat = total.new_empty(n_utterances, nobody + 1)
@@ -146,8 +211,8 @@ def _step(beam: Beam, frame: Frame, lm_scores: Tensor | None) -> tuple[Beam, Ten
     # A label said again after itself needs a blank in between.
     column = frame.columns.gather(1, beam.last)
     is_listed = column > 0
-    again = torch.where(is_listed, column + torch.arange(0, nobody, n_columns, device=column.device), nobody)
-    flat.scatter_(1, again, beam.ends_blank + frame.log_probs.gather(1, beam.last))
+    itself = torch.where(is_listed, column + torch.arange(0, nobody, n_columns, device=column.device), nobody)
+    flat.scatter_(1, itself, beam.ends_blank + again)
     if lm_scores is not None:
         labels = (frame.added - 1).remainder(lm_scores.shape[1])  # column 0 reads the end's, and is overwritten
         become += lm_scores.view(n_utterances, size, -1).gather(2, labels[:, None].expand_as(become))

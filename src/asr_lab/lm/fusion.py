@@ -22,7 +22,7 @@ class LanguageModel(Protocol):
 class NoFusion:
     """No language model."""
 
-    in_search = False
+    in_search = rescores = False
     weight = bonus = 0.0
 
     def rescored(self, hypotheses: list[Hypothesis]) -> list[Hypothesis]:
@@ -50,7 +50,7 @@ class Fusion:
         self.weight, self.bonus = weight, bonus
         changes = weight != 0 or bonus != 0
         self.in_search = changes and use == "fusion"
-        self._rescores = changes and use == "rescoring"
+        self.rescores = changes and use == "rescoring"
 
     def begin(self, n: int, device: torch.device) -> Any:
         return self.model.begin(n, device)
@@ -89,7 +89,7 @@ class Fusion:
 
     def rescored(self, hypotheses: list[Hypothesis]) -> list[Hypothesis]:
         """One utterance's n-best with this model's score added, in their new order."""
-        if not self._rescores:
+        if not self.rescores:
             return hypotheses
         totals = self.total([h.labels for h in hypotheses], torch.device("cpu")).tolist()
         changed = [h._replace(score=h.score + t) for h, t in zip(hypotheses, totals, strict=True)]
