@@ -128,7 +128,8 @@ class Done:
         scores = torch.logaddexp(beam.ends_blank[n:], beam.ends_label[n:])
         if share is not None:
             scores = scores + share.scores[:, -1].view_as(beam.hash)[n:]
-            share.cut(n * scores.shape[1])
+            if n:
+                share.cut(n * scores.shape[1])
         self.scores[n:n_before] = scores
         return Beam(*(x[:n] for x in beam))
 
