@@ -64,11 +64,8 @@ class PrefixSearch:
 
     def __call__(self, log_probs: Tensor, lens: Tensor) -> Found:
         """(B,U,V+1), (B,)"""
-        frames, runs, n_steps = self._frames(ended(log_probs, lens))
-        order = n_steps.argsort(descending=True)  # the utterance that ends first stands last, and is cut off
-        frames, runs = ([x[:, order] for x in xs] for xs in (frames, runs))
-        widths = (frames[2] > -torch.inf).sum(dim=2).amax(dim=1).tolist()
-        live = (torch.arange(len(widths), device=order.device)[:, None] < n_steps).sum(dim=1).tolist()
+        frames, runs, order, live = self._frames(ended(log_probs, lens))
+        widths = (frames.gains > -torch.inf).sum(dim=2).amax(dim=1).tolist()
         beam = _held(_empty(len(order), self.beam, log_probs), Run(*(x[0] for x in runs)))
         share = Share(self.lm, beam.hash.numel(), log_probs.device) if self.lm is not None else None
         done = Done(beam, len(widths))
@@ -85,9 +82,10 @@ class PrefixSearch:
         back = order.argsort()
         return Found(*(x[back] for x in (*done.spelled(), done.scores)))
 
-    def _frames(self, log_probs: Tensor) -> tuple[Frame, Run, Tensor]:
+    def _frames(self, log_probs: Tensor) -> tuple[Frame, Run, Tensor, list[int]]:
         """(B,U,V+1) -> of each utterance the frames that may add a label (T,B,...), padded; the runs of others before
-        the first and after each of them (T+1,B,...); and how many they are (B,)"""
+        the first and after each of them (T+1,B,...). The utterance that ends first stands last: their order (B,), and
+        how many have a frame at each of the T steps."""
         labels = log_probs[:, :, 1:]
         likely = int((labels >= self.min_log_prob).sum(dim=2).max())
         gains, added = labels.topk(min(self.n_tokens, max(likely, 1)))
@@ -97,14 +95,13 @@ class PrefixSearch:
         places = torch.arange(added.shape[2], device=added.device)
         columns.scatter_(2, added, places.where(gains > -torch.inf, 0))
         adds = gains[:, :, 1] > -torch.inf
-        n_steps = adds.sum(dim=1)
-        at = (~adds).to(torch.uint8).sort(dim=1, stable=True).indices.T[: int(n_steps.max())]  # (T, B)
-        utterances = torch.arange(len(adds), device=at.device)
+        n_steps, order = adds.sum(dim=1).sort(descending=True)
+        at = (~adds[order]).to(torch.uint8).sort(dim=1, stable=True).indices.T[: int(n_steps.max())]  # (T, B)
         # Of each run the last frame, counted from 1; the last run of all ends with the utterance.
         is_step = torch.arange(len(at), device=at.device)[:, None] < n_steps
         ends = torch.nn.functional.pad(at.where(is_step, adds.shape[1]), (0, 0, 0, 1), value=adds.shape[1])
-        frame = Frame(*(x[utterances, at] for x in (log_probs, added, gains, columns)))
-        return frame, Run(*(x[ends, utterances] for x in _runs(log_probs, adds))), n_steps
+        frames = Frame(*(x[order, at] for x in (log_probs, added, gains, columns)))
+        return frames, Run(*(x[ends, order] for x in _runs(log_probs, adds))), order, is_step.sum(dim=1).tolist()
 
 
 class Done:
