@@ -198,6 +198,7 @@ class TestEveryEncoder:
                     pieces.append(hidden)
             torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.slow
     def test_sizes_cost_alike_in_every_family(self, name):
         cfg = composed(f"encoder={name}")
         counts = []

@@ -276,6 +276,7 @@ def test_an_encoder_without_a_width_cannot_be_matched():
         match.matched(config)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tones, tmp_path, asr_lab):
     run = [o for o in tiny(tones, "encoder=bilstm") if not o.startswith("encoder.")]
     args = ["train", *run, "trainer.max_steps=1", "match.by=parameters"]

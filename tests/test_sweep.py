@@ -116,6 +116,7 @@ def test_mistakes_in_a_grid_start_nothing(swept, asr_lab):
     assert len(cells(here)) == before
 
 
+@pytest.mark.slow
 def test_plain_hydra_multirun_with_another_launcher(swept, asr_lab):
     here, overrides, _ = swept
     args = ["train", "-m", *overrides, "hydra/launcher=basic", "experiment=plain", "seed=1,2", "logger=none"]

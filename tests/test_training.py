@@ -21,8 +21,8 @@ QUICK = ("bilstm", "conformer")
 
 def pairs() -> list:
     """Every encoder with CTC, and every decoder with a recurrent and an attention encoder."""
-    quick = [(encoder, "ctc") for encoder in QUICK] + [("bilstm", decoder) for decoder in choices("decoder")]
-    rest = [(encoder, "ctc") for encoder in choices("encoder")] + [("conformer", d) for d in choices("decoder")]
+    quick = [(e, "ctc") for e in QUICK] + [("bilstm", d) for d in ("attention", "joint", "transducer", "hmm")]
+    rest = [(encoder, "ctc") for encoder in choices("encoder")] + [(e, d) for e in QUICK for d in choices("decoder")]
     slow = [pytest.param(*pair, marks=pytest.mark.slow) for pair in dict.fromkeys(rest) if pair not in quick]
     return [*dict.fromkeys(quick), *slow]
 

@@ -27,6 +27,8 @@ class RescoringSearch:
         given = {"decoder": decoder, "lm": lm}
         given = {k: v for k, v in given.items() if k in inspect.signature(first_pass).parameters}
         self.searches = [first_pass(**given, beam=width) for width in sorted({1, beam})]
+        for search in self.searches:
+            search.aligns_all = True
 
     @torch.no_grad()
     def __call__(self, hidden: Tensor, lens: Tensor) -> list[list[Hypothesis]]:

@@ -18,7 +18,7 @@ class CtcSearch:
     The score of a hypothesis is its log-probability summed over all alignments (of a best path: that of the path), plus
     the language model's. With a `prior_weight` w, log p(k|x) - w log p(k) stands for log p(k|x), with the prior p(k)
     of labels and blank that the decoder saw in training (Manohar et al. 2015). Frames of labels are found for the best
-    hypothesis, and for all of them where a language model will put them into another order.
+    hypothesis, with `aligns_all` for all of them: that is where somebody will put them into another order.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class CtcSearch:
             raise ValueError(f"min_log_prob is the logarithm of a probability, below 0, {min_log_prob} came")
         self.decoder, self.lm, self.beam, self.prior_weight = decoder, lm, beam, prior_weight
         self.beam_threshold = beam_threshold
+        self.aligns_all = lm.rescores  # whether the n-best may get another order
         self.prefixes = PrefixSearch(beam, n_tokens, min_log_prob, lm if lm.in_search else None)
 
     @torch.no_grad()
@@ -54,7 +55,7 @@ class CtcSearch:
         for found, hypothesis in zip(n_best, greedy, strict=True):
             if hypothesis.labels not in found:
                 found.append(hypothesis.labels)
-        return scored(n_best, scores, lens, self.lm, self.beam)
+        return scored(n_best, scores, lens, self.lm, self.beam, self.aligns_all)
 
     @torch.no_grad()
     def force(self, hidden: Tensor, lens: Tensor, sequences: list[list[int]]) -> list[float]:
@@ -96,13 +97,15 @@ def exact(scores: Tensor, lens: Tensor, sequences: list[list[int]], rows: list[i
     return totals.tolist()
 
 
-def scored(n_best: list[list[list[int]]], scores: Tensor, lens: Tensor, lm: Any, n: int) -> list[list[Hypothesis]]:
-    """The n best of each utterance's label sequences with their exact scores, labels at their frames of the best
-    alignment where somebody may ask; from (B,U,V+1), (B,)"""
+def scored(
+    n_best: list[list[list[int]]], scores: Tensor, lens: Tensor, lm: Any, n: int, aligns_all: bool
+) -> list[list[Hypothesis]]:
+    """The n best of each utterance's label sequences with their exact scores, and with each label's frame in the best
+    alignment, of the first or of all; from (B,U,V+1), (B,)"""
     rows = [i for i, found in enumerate(n_best) for _ in found]
     totals = iter(exact(scores, lens, [labels for found in n_best for labels in found], rows, lm))
     ordered = [sorted(((next(totals), labels) for labels in found), key=_score)[:n] for found in n_best]
-    n_aligned = n if lm.rescores else 1
+    n_aligned = n if aligns_all else 1
     rows = [i for i, found in enumerate(ordered) for _ in found[:n_aligned]]
     some = [labels for found in ordered for _, labels in found[:n_aligned]]
     frames = first_frames(viterbi(scores, lens, *_tensors(some, rows, scores.device)))

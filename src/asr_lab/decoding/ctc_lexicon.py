@@ -26,8 +26,7 @@ class CtcLexiconSearch:
     for a space, one must stand between two words.
     """
 
-    # For `scored`: words have a score of their own, and a language model of labels may change their order later.
-    in_search = rescores = True
+    in_search = True  # for `scored`: words have a score of their own
 
     def __init__(
         self,
@@ -58,7 +57,8 @@ class CtcLexiconSearch:
     def __call__(self, hidden: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
         log_probs = self.decoder.log_probs(hidden)
         n_best = [self._found(frames[:n]) for frames, n in zip(log_probs.cpu(), lens.tolist(), strict=True)]
-        return scored(n_best, log_probs, lens, self, self.beam)
+        # A language model of labels may change their order later.
+        return scored(n_best, log_probs, lens, self, self.beam, aligns_all=True)
 
     @torch.no_grad()
     def force(self, hidden: Tensor, lens: Tensor, sequences: list[list[int]]) -> list[float]:
