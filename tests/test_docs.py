@@ -83,8 +83,8 @@ AFTER = "after the above"
 
 
 # README shows these commands too; each page begins with a training of its own, or draws many pictures.
-SLOW = """add_a_part align attention augmentation ctc decoders encoders equal_footing evaluate export features formats guide
-    hmm inspect keyword language_models neural_lm transcribe transducer"""
+SLOW = """add_a_part align attention augmentation ctc decoders encoders equal_footing evaluate export features formats
+    guide hmm inspect keyword language_models neural_lm transcribe transducer"""
 SLOW_PAGES = {f"docs/{name}.md" for name in SLOW.split()}
 
 
