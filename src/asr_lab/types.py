@@ -63,7 +63,8 @@ class ClipReport(NamedTuple):
 
     norm_before: Tensor  # () global 2-norm of all gradients
     norm_after: Tensor  # () the same after clipping; equal to norm_before when nothing was done
-    clipped: Tensor  # () bool
+    clipped: Tensor  # () bool: some gradient is not what it was
+    skip: Tensor | None = None  # () bool: weights shall not move in this step
 
 
 class Hypothesis(NamedTuple):

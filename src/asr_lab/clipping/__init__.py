@@ -1,8 +1,13 @@
 """Gradient clipping, a first-class choice: called with all parameters of a step, each choice reports what it did.
 
-The contract: `clipper(parameters) -> ClipReport(norm_before, norm_after, clipped)`, gradients changed in place. The
-training task has looked for non-finite gradients before it calls a clipper. Choices that keep state are `nn.Module`s or
-have `state_dict`/`load_state_dict`; those of this folder keep none.
+The contract: `clipper(parameters) -> ClipReport`, gradients changed in place. Each file has the choice as a function of
+gradients, with formula and source, and a thin class that a YAML names. What a choice may have beside `__call__`:
+
+- `attach(module)`: called once before training, with the module whose parameters come; for names and layers.
+- `state_dict()`, `load_state_dict(state)`: what it remembers of earlier steps; checkpointed, restored exactly.
+
+Nothing here asks a GPU for a number: scales, thresholds and what is remembered stay tensors on the gradients' device. A
+non-finite norm leaves no trace in what is remembered; the training task leaves such a step out.
 """
 
 from collections.abc import Iterable
@@ -13,21 +18,57 @@ from torch import Tensor
 
 from asr_lab.types import ClipReport
 
+# Added to a norm that divides: torch.nn.utils.clip_grad_norm_'s, so that both give the same numbers.
+EPS = 1e-6
+
 
 class Clipper(Protocol):
     def __call__(self, parameters: Iterable[Tensor]) -> ClipReport: ...
 
 
 def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """The gradients that exist, in order."""
-    return [p.grad for p in parameters if p.grad is not None]
+    """The gradients that exist, in order; of a sparse one its values, which it shares (each row once, from here on)."""
+    found = []
+    for p in parameters:
+        if p.grad is None:
+            continue
+        if p.grad.is_sparse:
+            p.grad = p.grad.coalesce()
+            found.append(p.grad._values())
+        else:
+            found.append(p.grad)
+    return found
 
 
 def global_norm(grads: list[Tensor], p: float = 2.0) -> Tensor:
     """() p-norm over all gradients together, in float32; 0 when there are none."""
+    grads = [g for g in grads if g.numel()]
     if not grads:
         return torch.zeros(())
     return torch.nn.utils.get_total_norm(grads, norm_type=p).float()
 
 
-__all__ = ["Clipper", "global_norm", "gradients"]
+def scale_to(grads: list[Tensor], norm: Tensor, threshold: Tensor | float) -> Tensor:
+    """g <- g * min(1, threshold / norm) for all gradients; the factor, ()"""
+    # No branch on the norm: on a GPU that would wait for the device at every step.
+    scale = (threshold / (norm + EPS)).clamp(max=1.0)
+    multiply(grads, scale)
+    return scale
+
+
+def multiply(grads: list[Tensor], scale: Tensor) -> None:
+    if grads:
+        torch._foreach_mul_(grads, scale.to(grads[0].device))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def positive(**values: float) -> None:
+    """
+    Raises:
+        ValueError: one is not positive.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"clipping.{name} must be positive, {value} came; clipping=none switches it off")
+
+
+__all__ = ["Clipper", "global_norm", "gradients", "multiply", "positive", "scale_to"]
