@@ -21,7 +21,7 @@ def clip_by_weights(weights: list[Tensor], grads: list[Tensor], threshold: float
         if not g.numel():
             continue
         limit = _of_units(w).clamp(min=eps) * threshold
-        scale = (limit / (_of_units(g) + EPS)).clamp(max=1.0)
+        scale = (limit / _of_units(g).clamp(min=EPS)).clamp(max=1.0)
         clipped = clipped | (scale < 1).any()
         g.mul_(scale.to(g.dtype))
     return ClipReport(before, global_norm(grads), clipped)
