@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 
+MOST_QUBITS = 20  # all outcomes of a register are laid out in memory
+
+
 class Spsa(torch.optim.Optimizer):
     """Simultaneous perturbation (Spall 1992): two losses give a direction for all weights at once.
 
@@ -77,21 +80,24 @@ class QuantumReadout:
     """
 
     def __init__(self, bits: int, success: float):
-        if not 1 <= bits <= 16:
-            raise ValueError(f"optimizer.bits is between 1 and 16, {bits} came")
+        if bits < 1:
+            raise ValueError(f"optimizer.bits must be at least 1, {bits} came")
         if not 0 < success < 1:
             raise ValueError(f"optimizer.success is a probability, above 0 and below 1, {success} came")
         self.bits = bits
         self.n_qubits = bits + math.ceil(math.log2(2 + 1 / (2 * (1 - success))))
+        if self.n_qubits > MOST_QUBITS:
+            raise ValueError(
+                f"optimizer.bits={bits} with success={success} needs registers of {self.n_qubits} qubits; "
+                f"{MOST_QUBITS} can be simulated"
+            )
 
     def __call__(self, g: Tensor, scale: Tensor | float, generator: torch.Generator) -> Tensor:
         """What is read where `g` stands; same shape, multiples of 2 scale / 2^bits"""
-        n = 2**self.n_qubits
         phase = (g.double() / (2 * scale)).flatten().cpu()
         outcome = sample_outcomes(phase, self.n_qubits, generator)
         coarse = torch.round(outcome.double() * 2.0 ** (self.bits - self.n_qubits)) / 2**self.bits
         wrapped = (coarse + 0.5) % 1 - 0.5  # back to [-1/2, 1/2)
-        assert n > 0
         return (wrapped.to(g.device) * (2 * scale)).view_as(g).to(g.dtype)
 
 
@@ -112,10 +118,7 @@ def sample_outcomes(phase: Tensor, n_qubits: int, generator: torch.Generator) ->
     """
     n = 2**n_qubits
     nearest = torch.round(phase * n).long()
-    low, high = -(n // 2) + (n > 1), n // 2
-    distance = torch.arange(low, high + 1, dtype=torch.double) if n > 1 else torch.zeros(1, dtype=torch.double)
-    if n == 2:
-        distance = torch.tensor([0.0, 1.0], dtype=torch.double)
+    distance = torch.arange(-(n // 2) + 1, n // 2 + 1, dtype=torch.double)
     bound = torch.where(distance.abs() < 1, 1.0, 1 / (4 * (distance.abs() - 0.5).square())).clamp(max=1.0)
     outcome = torch.empty_like(nearest)
     left = torch.arange(len(phase))
