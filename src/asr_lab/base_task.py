@@ -40,8 +40,8 @@ class Task(LightningModule):
         self.belongings: dict[str, Any] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}  # one an utterance, of the present epoch
         self.validated_step = -1
-        # Counts over the whole training, restored from a checkpoint: steps taken, clipped, skipped for non-finite.
-        self.counts = {"steps": 0, "clipped": 0, "nonfinite": 0, "nonfinite_in_a_row": 0}
+        # Counts over the whole training, restored from a checkpoint: steps taken, clipped, skipped by the clipping choice, skipped for non-finite.
+        self.counts = {"steps": 0, "clipped": 0, "skipped": 0, "nonfinite": 0, "nonfinite_in_a_row": 0}
 
     def step(self, batch: Any, stage: str) -> Tensor:
         """Loss of a batch, (); in val and test it also adds to `rates(stage)` and `rows[stage]`."""
@@ -100,6 +100,9 @@ class Task(LightningModule):
         self.counts["nonfinite_in_a_row"] = 0
         report = self.clipper(parameters)
         self.counts["clipped"] += int(report.clipped)
+        if report.skip is not None and report.skip:
+            self.counts["skipped"] += 1
+            _forget(parameters)
         self.log_dict(
             {
                 "train/grad_norm": report.norm_before,
@@ -112,9 +115,7 @@ class Task(LightningModule):
         )
 
     def _skip_step(self, parameters: list[Tensor], norm: Tensor) -> None:
-        """Without gradients an optimizer leaves weights, moments and decay alone."""
-        for p in parameters:
-            p.grad = None
+        _forget(parameters)
         self.counts["nonfinite"] += 1
         self.counts["nonfinite_in_a_row"] += 1
         self.log("train/nonfinite", 1.0, on_step=True, on_epoch=False)
@@ -125,6 +126,8 @@ class Task(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
+        if hasattr(self.clipper, "attach"):
+            self.clipper.attach(self)  # pyright: ignore[reportAttributeAccessIssue]
         optimizer = self.make_optimizer(parameter_groups(self, self.weight_decay))
         factor = self.make_schedule(total_steps=int(self.trainer.estimated_stepping_batches))
         scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step", "name": "lr"}
@@ -142,3 +145,9 @@ class Task(LightningModule):
         self.counts |= checkpoint["counts"]
         if checkpoint["clipper"] is not None:
             self.clipper.load_state_dict(checkpoint["clipper"])  # pyright: ignore
+
+
+def _forget(parameters: list[Tensor]) -> None:
+    """Without gradients an optimizer leaves weights, moments and decay alone."""
+    for p in parameters:
+        p.grad = None
