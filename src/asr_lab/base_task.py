@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from asr_lab.clipping import Clipper, global_norm, gradients
 from asr_lab.errors import ExplodedError
 from asr_lab.optim.groups import parameter_groups
+from asr_lab.types import ClipReport
 
 
 class Task(LightningModule):
@@ -40,6 +41,10 @@ class Task(LightningModule):
         self.belongings: dict[str, Any] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}  # one an utterance, of the present epoch
         self.validated_step = -1
+        # Called after the clipping of each step: step from 0, lr, loss scale, and on the device loss, norm before and
+        # after, clipped, skipped, (5,). See callbacks/gradients.py.
+        self.listeners: list[Callable[[int, float, float, Tensor], None]] = []
+        self._loss = torch.zeros(())
         # Counts over the whole training, restored from a checkpoint: steps taken, clipped, skipped by the clipping choice, skipped for non-finite.
         self.counts = {"steps": 0, "clipped": 0, "skipped": 0, "nonfinite": 0, "nonfinite_in_a_row": 0}
 
@@ -54,7 +59,9 @@ class Task(LightningModule):
     # One step for three stages
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.step(batch, "train")
+        loss = self.step(batch, "train")
+        self._loss = loss.detach()
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.step(batch, "val")
@@ -94,7 +101,9 @@ class Task(LightningModule):
         self.counts["steps"] += 1
         # Looked for before clipping: scaling by a NaN norm would spread one bad element over every weight.
         norm = global_norm(gradients(parameters))
+        lr = optimizer.param_groups[0]["lr"]
         if not torch.isfinite(norm):
+            self._tell(lr, ClipReport(norm, norm, torch.zeros_like(norm), torch.ones_like(norm)))
             self._skip_step(parameters, norm)
             return
         self.counts["nonfinite_in_a_row"] = 0
@@ -103,16 +112,27 @@ class Task(LightningModule):
         if report.skip is not None and report.skip:
             self.counts["skipped"] += 1
             _forget(parameters)
+        self._tell(lr, report)
         self.log_dict(
             {
                 "train/grad_norm": report.norm_before,
                 "train/grad_norm_after": report.norm_after,
                 "train/clipped": report.clipped.float(),
-                "train/lr": optimizer.param_groups[0]["lr"],
+                "train/lr": lr,
             },
             on_step=True,
             on_epoch=False,
         )
+
+    def _tell(self, lr: float, report: ClipReport) -> None:
+        if not self.listeners:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        skip = torch.zeros_like(report.norm_before) if report.skip is None else report.skip
+        numbers = (self._loss.to(report.norm_before), report.norm_before, report.norm_after, report.clipped, skip)
+        row = torch.stack([x.detach().float() for x in numbers])
+        for listener in self.listeners:
+            listener(self.counts["steps"] - 1, lr, scaler.get_scale() if scaler else 1.0, row)
 
     def _skip_step(self, parameters: list[Tensor], norm: Tensor) -> None:
         _forget(parameters)
