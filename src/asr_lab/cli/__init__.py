@@ -38,9 +38,9 @@ def options(
 
 def main() -> None:
     """Entry point: one line and exit status 2 for what a person can mend; a traceback for our own mistakes."""
-    from asr_lab.cli import align, data, errors, evaluate, export, inspect, lm, report, sweep, train, transcribe
+    from asr_lab.cli import align, clip_advice, data, errors, evaluate, export, inspect, lm, report, sweep, train, transcribe
 
-    for module in (train, sweep, report, evaluate, errors, align, transcribe, export, inspect, data, lm):
+    for module in (train, sweep, report, evaluate, errors, align, transcribe, export, inspect, clip_advice, data, lm):
         module.add(app)
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:
