@@ -417,7 +417,9 @@ def test_a_sequence_is_one_after_the_other():
     torch.nn.utils.clip_grad_value_(theirs, 1.0)
     torch.nn.utils.clip_grad_norm_(theirs, 0.5)
     torch.testing.assert_close(ours[0].grad, theirs[0].grad)
-    assert report.norm_before.item() == pytest.approx(math.hypot(3, 0.1)) and report.norm_after.item() == pytest.approx(0.5)
+    assert report.norm_before.item() == pytest.approx(math.hypot(3, 0.1)) and report.norm_after.item() == pytest.approx(
+        0.5
+    )
     skipping = SequenceClipping(SkipClipping(1.0), NormClipping(0.5, 2))(parameters([3.0]))
     assert skipping.skip and skipping.norm_after.item() == 0
 
@@ -434,7 +436,10 @@ def test_a_sequence_is_one_after_the_other():
         (["clipping=agc", "clipping.eps=0"], "clipping.eps must be positive"),
         (["clipping=autoclip", "clipping.percentile=101"], "clipping.percentile is between 0 and 100, 101 came"),
         (["clipping=autoclip", "clipping.window=1"], "clipping.window must be at least 2 steps, 1 came"),
-        (["clipping=median", "clipping.warmup=0"], "clipping.warmup is between 1 and clipping.window=100 steps, 0 came"),
+        (
+            ["clipping=median", "clipping.warmup=0"],
+            "clipping.warmup is between 1 and clipping.window=100 steps, 0 came",
+        ),
         (["clipping=zclip", "clipping.alpha=1"], "clipping.alpha is at least 0 and below 1, 1 came"),
         (["clipping=zclip", "clipping.warmup=1"], "clipping.warmup must be at least 2 steps, 1 came"),
         (["clipping=soft", "clipping.curve=hard"], "clipping.curve=hard; choose from: rational, tanh"),

@@ -78,10 +78,10 @@ class TestAdvice:
         assert suggested(np.ones(10), [10, 50, 90]) == [1.0]
 
     def test_replay_is_the_choice_itself(self):
-        found = replay("norm", NormClipping(2.0, 2), self.norms)
-        [known] = thresholds(self.norms, [2.0])
+        found = replay("norm", NormClipping(2.5, 2), self.norms)
+        [known] = thresholds(self.norms, [2.5])
         assert (found.clipped, found.role) == (known.clipped, known.role)
-        assert found.kept == pytest.approx(known.kept, rel=1e-5) and found.longest == pytest.approx(2.0, rel=1e-5)
+        assert found.kept == pytest.approx(known.kept, rel=1e-5) and found.longest == pytest.approx(2.5, rel=1e-5)
         median = replay("median", MedianClipping(2.0, 10, 2), self.norms)
         assert median.clipped == pytest.approx(0.2) and median.longest == pytest.approx(5.0, rel=1e-5)
         assert torch.is_grad_enabled()

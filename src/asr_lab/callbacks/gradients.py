@@ -140,5 +140,3 @@ class GradientRecorder(Callback):
                 done.synchronize()
             for (step, lr, scale), row in zip(rows, numbers.numpy(), strict=True):
                 self.record.add(step, np.concatenate([row, [lr, scale]]))
-
-

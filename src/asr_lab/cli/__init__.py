@@ -38,7 +38,20 @@ def options(
 
 def main() -> None:
     """Entry point: one line and exit status 2 for what a person can mend; a traceback for our own mistakes."""
-    from asr_lab.cli import align, clip_advice, data, errors, evaluate, export, inspect, lm, report, sweep, train, transcribe
+    from asr_lab.cli import (
+        align,
+        clip_advice,
+        data,
+        errors,
+        evaluate,
+        export,
+        inspect,
+        lm,
+        report,
+        sweep,
+        train,
+        transcribe,
+    )
 
     for module in (train, sweep, report, evaluate, errors, align, transcribe, export, inspect, clip_advice, data, lm):
         module.add(app)

@@ -111,7 +111,9 @@ def _show(answer: dict[str, Any], console: Any) -> None:
     from rich.table import Table
 
     runs = answer["runs"]
-    console.print(f"{answer['steps']} steps of {len(runs)} run{'s' * (len(runs) > 1)}; norms before clipping, percentiles:")
+    console.print(
+        f"{answer['steps']} steps of {len(runs)} run{'s' * (len(runs) > 1)}; norms before clipping, percentiles:"
+    )
     console.print("  " + "  ".join(f"{p} %: {v:.3g}" for p, v in answer["percentiles"].items()), highlight=False)
     table = Table(title="Thresholds of the global norm (clipping=norm)")
     for column in ("threshold", "steps clipped %", "mean length kept %", "role"):

@@ -56,5 +56,3 @@ class PerLayerClipping:
         numbers: dict[object, int] = {}
         part = [numbers.setdefault(self._layers.get(id(p), id(p)), len(numbers)) for p in moving]
         return clip_each(gradients(moving), part, self.threshold)
-
-

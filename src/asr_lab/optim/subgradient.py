@@ -46,7 +46,9 @@ class Subgradient(torch.optim.Optimizer):
                 loss = closure()
         elif self.rule == "polyak":
             raise ValueError("optimizer.rule=polyak needs a closure that computes the loss: step(closure)")
-        grads = [self._with_decay(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        grads = [
+            self._with_decay(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None
+        ]
         if not grads:
             return loss
         square = torch.stack(torch._foreach_norm(grads)).square().sum()  # pyright: ignore[reportPrivateImportUsage]
