@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 MOST_QUBITS = 20  # all outcomes of a register are laid out in memory
 
 
