@@ -1,5 +1,7 @@
 """What every training shares, whatever is learnt: three stages of one step, clipping, the optimizer, checkpoints."""
 
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +14,18 @@ from torchmetrics import Metric
 from asr_lab.clipping import Clipper, global_norm, gradients
 from asr_lab.errors import ExplodedError
 from asr_lab.optim.groups import parameter_groups
+from asr_lab.optim.tally import Tally, leaves_out
 from asr_lab.types import ClipReport
+
+# Steps between two looks at whether a training on a GPU has exploded: each look waits for the device.
+LOOK_EVERY = 64
 
 
 class Task(LightningModule):
     """Trains whatever modules a subclass holds, by the loss of its `step`, and scores it with its metrics.
 
     Logged keys: what `step` logs, `<stage>/<name>` for each value of the metrics in val and test, and of every training
-    step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/lr`.
+    step `train/grad_norm`, `train/grad_norm_after`, `train/clipped`, `train/nonfinite` (so far), `train/lr`.
     """
 
     unit: str  # what a batch is measured in; result.json has it as <unit>_per_second
@@ -45,8 +51,12 @@ class Task(LightningModule):
         # after, clipped, skipped, (5,). See callbacks/gradients.py.
         self.listeners: list[Callable[[int, float, float, Tensor], None]] = []
         self._loss = torch.zeros(())
-        # Counts over the whole training, restored from a checkpoint: steps taken, clipped, skipped by the clipping choice, skipped for non-finite.
-        self.counts = {"steps": 0, "clipped": 0, "skipped": 0, "nonfinite": 0, "nonfinite_in_a_row": 0}
+        self.tally = Tally()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of the whole training, restored from a checkpoint: `Tally.read`."""
+        return self.tally.read()
 
     def step(self, batch: Any, stage: str) -> Tensor:
         """Loss of a batch, (); in val and test it also adds to `rates(stage)` and `rows[stage]`."""
@@ -97,72 +107,78 @@ class Task(LightningModule):
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Lightning's hook between backward and the update, after gradients were unscaled: all parameter groups."""
+        if getattr(optimizer, "probing", False):  # not the gradient of the step (optim/sam.py)
+            return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.counts["steps"] += 1
         # Looked for before clipping: scaling by a NaN norm would spread one bad element over every weight.
         norm = global_norm(gradients(parameters))
-        lr = optimizer.param_groups[0]["lr"]
-        if not torch.isfinite(norm):
-            self._tell(lr, ClipReport(norm, norm, torch.zeros_like(norm), torch.ones_like(norm)))
-            self._skip_step(parameters, norm)
-            return
-        self.counts["nonfinite_in_a_row"] = 0
-        report = self.clipper(parameters)
-        self.counts["clipped"] += int(report.clipped)
-        if report.skip is not None and report.skip:
-            self.counts["skipped"] += 1
-            _forget(parameters)
-        self._tell(lr, report)
-        self.log_dict(
-            {
-                "train/grad_norm": report.norm_before,
-                "train/grad_norm_after": report.norm_after,
-                "train/clipped": report.clipped.float(),
-                "train/lr": lr,
-            },
-            on_step=True,
-            on_epoch=False,
-        )
+        finite = norm.isfinite()
+        if leaves_out(optimizer):
+            report = self.clipper(parameters)
+            skip = ~finite if report.skip is None else report.skip | ~finite
+            optimizer.found_inf = skip.float()
+        else:  # asks the device
+            report = self.clipper(parameters) if finite else ClipReport(norm, norm, torch.zeros_like(finite))
+            skip = ~finite if report.skip is None else report.skip | ~finite
+            if skip:
+                _forget(parameters)
+        self.tally.add(report.clipped, skip, finite)
+        self._tell(optimizer.param_groups[0]["lr"], report, skip)
+        if norm.device.type == "cpu" or self.tally.steps % LOOK_EVERY == 0:
+            self._refuse_to_explode(norm)
 
-    def _tell(self, lr: float, report: ClipReport) -> None:
-        if not self.listeners:
-            return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        skip = torch.zeros_like(report.norm_before) if report.skip is None else report.skip
-        numbers = (self._loss.to(report.norm_before), report.norm_before, report.norm_after, report.clipped, skip)
-        row = torch.stack([x.detach().float() for x in numbers])
-        for listener in self.listeners:
-            listener(self.counts["steps"] - 1, lr, scaler.get_scale() if scaler else 1.0, row)
-
-    def _skip_step(self, parameters: list[Tensor], norm: Tensor) -> None:
-        _forget(parameters)
-        self.counts["nonfinite"] += 1
-        self.counts["nonfinite_in_a_row"] += 1
-        self.log("train/nonfinite", 1.0, on_step=True, on_epoch=False)
-        if self.counts["nonfinite_in_a_row"] > self.max_nonfinite_steps:
+    def _refuse_to_explode(self, norm: Tensor) -> None:
+        counts = self.counts
+        if counts["nonfinite_longest"] > self.max_nonfinite_steps:
             raise ExplodedError(
-                f"gradient norm {norm.item()} in {self.counts['nonfinite_in_a_row']} steps in a row (at step "
-                f"{self.counts['steps']}); lower optimizer.lr, or choose a smaller clipping.threshold"
+                f"gradient norm {norm.item()} in {counts['nonfinite_longest']} steps in a row (at step "
+                f"{counts['steps']}); lower optimizer.lr, or choose a smaller clipping.threshold"
             )
+
+    def _tell(self, lr: float, report: ClipReport, skip: Tensor) -> None:
+        values = {
+            "train/grad_norm": report.norm_before,
+            "train/grad_norm_after": report.norm_after,
+            "train/clipped": report.clipped.float(),
+            "train/nonfinite": self.tally.nonfinite.float(),
+            "train/lr": torch.tensor(lr),  # a number would be sent to the device
+        }
+        self.log_dict(values, on_step=True, on_epoch=False)
+        if self.listeners:
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            numbers = (self._loss.to(report.norm_before), report.norm_before, report.norm_after, report.clipped, skip)
+            row = torch.stack([x.detach().float() for x in numbers])
+            for listener in self.listeners:
+                listener(self.tally.steps - 1, lr, scaler.get_scale() if scaler else 1.0, row)
 
     def configure_optimizers(self) -> Any:
         if hasattr(self.clipper, "attach"):
             self.clipper.attach(self)  # pyright: ignore[reportAttributeAccessIssue]
-        optimizer = self.make_optimizer(parameter_groups(self, self.weight_decay))
-        factor = self.make_schedule(total_steps=int(self.trainer.estimated_stepping_batches))
-        scheduler = {"scheduler": LambdaLR(optimizer, factor), "interval": "step", "name": "lr"}
+        optimizer = self._make_optimizer(parameter_groups(self, self.weight_decay))
+        given = {"total_steps": int(self.trainer.estimated_stepping_batches)}
+        if "steps_per_epoch" in inspect.signature(self.make_schedule).parameters:
+            given["steps_per_epoch"] = math.ceil(
+                self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            )
+        scheduler = {"scheduler": LambdaLR(optimizer, self.make_schedule(**given)), "interval": "step", "name": "lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        # A fused kernel would take gradients that are still scaled, and clipping must not.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        fused = scaled and "fused" in inspect.signature(self.make_optimizer).parameters
+        return self.make_optimizer(groups, fused=False) if fused else self.make_optimizer(groups)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device, non_blocking=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["counts"] = dict(self.counts)
+        checkpoint["counts"] = self.counts
         checkpoint["belongings"] = self.belongings
         checkpoint["clipper"] = self.clipper.state_dict() if hasattr(self.clipper, "state_dict") else None  # pyright: ignore
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.counts |= checkpoint["counts"]
+        self.tally.load(checkpoint["counts"])
         if checkpoint["clipper"] is not None:
             self.clipper.load_state_dict(checkpoint["clipper"])  # pyright: ignore
 

@@ -27,10 +27,11 @@ GIVEN = {
     "text": {"corpus", "tokenizer", "seed", "n_workers"},
     "model": {"n_labels"},
     "optimizer": {"params"},
-    "schedule": {"total_steps"},
+    "schedule": {"total_steps", "steps_per_epoch"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},
     "logger": {"run"},
+    "gradients": {"folder"},
 }
 
 

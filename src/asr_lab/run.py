@@ -23,6 +23,7 @@ UNNUMBERED = (
     "size",
     "match",
     "logger",
+    "gradients",
     "runtime",
     "data.root",
     "data.prepare",

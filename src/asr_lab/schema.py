@@ -50,6 +50,7 @@ class Config:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING
+    gradients: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
@@ -72,6 +73,7 @@ class LmConfig:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING
+    gradients: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)

@@ -147,6 +147,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from asr_lab.build import make
     from asr_lab.callbacks.checkpoint import TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
@@ -157,7 +158,8 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the score of `best`.
-    callbacks = [StepSeeds(run.config["seed"]), meter, best, last, often]
+    recorder = make(run.config, "gradients")(folder=run.folder)
+    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:

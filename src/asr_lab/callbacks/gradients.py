@@ -26,17 +26,24 @@ def layer_names(module: nn.Module) -> list[str]:
     return names
 
 
+class NoRecorder(Callback):
+    """Records nothing."""
+
+    def __init__(self, folder: Path):
+        pass
+
+
 class GradientRecorder(Callback):
-    """Writes `file`, a `Record`: every step's norms before and after clipping, and at every `every`-th step the
+    """Writes gradients.npz, a `Record`: every step's norms before and after clipping, and at every `every`-th step the
     gradient norm of each layer before clipping and how far its weights went.
 
     Numbers stay on the device for `TOGETHER` steps and are copied while later steps run; a step waits for nothing.
     """
 
-    def __init__(self, file: Path, every: int, max_rows: int):
+    def __init__(self, folder: Path, every: int, max_rows: int):
         if every < 1:
             raise ValueError(f"gradients.every must be at least 1 step, {every} came")
-        self.file, self.every, self.max_rows = Path(file), every, max_rows
+        self.file, self.every, self.max_rows = Path(folder) / "gradients.npz", every, max_rows
         self.record: Record | None = None
         self._parameters: list[Tensor] = []
         self._of_layer: Tensor = torch.zeros(0)
@@ -58,7 +65,7 @@ class GradientRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.record is not None
         self._of_layer = self._of_layer.to(pl_module.device)
-        steps = pl_module.counts["steps"]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+        steps = pl_module.tally.steps  # pyright: ignore
         if steps and self.file.exists():
             before = read_record(self.file, self.max_rows)
             if before.layers == self.record.layers:
@@ -69,7 +76,7 @@ class GradientRecorder(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """After backward and unscaling, before clipping."""
-        steps = pl_module.counts["steps"]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+        steps = pl_module.tally.steps  # pyright: ignore
         if steps % self.every == 0:
             self._norms = self._by_layer([p.grad for p in self._parameters])
             self._weights = [p.detach().clone() for p in self._parameters]
@@ -83,12 +90,12 @@ class GradientRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._norms is None or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if self._norms is None:
             return
         assert self.record is not None
         moved = torch._foreach_sub([p.detach() for p in self._parameters], self._weights)  # pyright: ignore
         ratio = self._by_layer(list(moved)) / self._by_layer(self._weights).clamp(min=1e-12)
-        step = pl_module.counts["steps"] - 1  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+        step = pl_module.tally.steps - 1  # pyright: ignore
         norms, ratio = (x.float().cpu().numpy() for x in (self._norms, ratio))
         self.record.look(step, norms, ratio)
         self._norms, self._weights = None, []

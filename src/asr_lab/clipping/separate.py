@@ -41,7 +41,7 @@ class PerParameterClipping:
 
 
 class PerLayerClipping:
-    """`clip_each` with the parameters of one module (a linear layer's weight and bias, an LSTM's matrices) as a part."""
+    """`clip_each` with the parameters of one module (a linear layer's weight and bias, an LSTM's matrices) a part."""
 
     def __init__(self, threshold: float):
         positive(threshold=threshold)

@@ -1,4 +1,4 @@
-"""Gradients that are not those of the backward pass: two losses (SPSA), or a quantum computer's read-out (simulated)."""
+"""Gradients that are not those of the backward pass: two losses (SPSA), or a quantum computer's simulated read-out."""
 
 import math
 from collections.abc import Callable
@@ -143,7 +143,8 @@ class QuantumGradient(torch.optim.Optimizer):
     ):
         if not lr > 0 or not weight_decay >= 0 or (scale is not None and not scale > 0):
             raise ValueError(
-                f"optimizer: lr and scale are positive, weight_decay is not negative; {lr}, {scale} and {weight_decay} came"
+                f"optimizer: lr and scale are positive, weight_decay is not negative; {lr}, {scale} and {weight_decay} "
+                "came"
             )
         self.readout, self.scale, self.seed = QuantumReadout(bits, success), scale, seed
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
