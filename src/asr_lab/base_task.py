@@ -82,6 +82,26 @@ class Task(LightningModule):
     def rates(self, stage: str) -> Metric:
         return self.val_rates if stage == "val" else self.test_rates
 
+    # Some optimizers (schedule-free) train at other weights than those that are scored and kept.
+
+    def on_train_start(self) -> None:
+        self._optimize("train")
+
+    def on_validation_start(self) -> None:
+        self._optimize("eval")
+
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn == "fit":  # after the callbacks, which have saved what was scored
+            self._optimize("train")
+
+    def on_train_end(self) -> None:
+        self._optimize("eval")
+
+    def _optimize(self, mode: str) -> None:
+        for optimizer in self.trainer.optimizers:
+            if hasattr(optimizer, mode):
+                getattr(optimizer, mode)()
+
     def on_validation_epoch_start(self) -> None:
         self.rows["val"].clear()
 
