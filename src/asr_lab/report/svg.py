@@ -6,7 +6,7 @@ its text is still legible on a phone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -109,18 +109,25 @@ def bar_chart(rows: Sequence[tuple[str, Interval]], title: str) -> Markup:
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
-def line_chart(lines: Sequence[Line], title: str, x_label: str, y_label: str) -> Markup:
-    """Curves of shares (drawn in percent) with bands, named at their right ends."""
+def line_chart(
+    lines: Sequence[Line], title: str, x_label: str, y_label: str, *, log: bool = False, top: float = 1.0
+) -> Markup:
+    """Curves of shares (drawn in percent) with bands, named at their right ends; a line of one point goes across.
+
+    `log`: xs are positive and drawn on a logarithmic axis, with a mark at each point. Above `top` a curve is drawn at
+    the edge: before a model has learnt anything it may insert at will.
+    """
     lines = [line for line in lines[:MAX_LINES] if len(line.xs)]
     if not lines:
         return Markup("")
-    # Before a model has learnt anything it may insert at will: above 100 % a curve is drawn at the edge.
-    y_marks = ticks(0, min(100 * max(max(line.high) for line in lines), 100))
-    x_marks = ticks(min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines))
-    x_low, x_high = min(line.xs[0] for line in lines), max(line.xs[-1] for line in lines)
+    y_marks = ticks(0, min(100 * max(max(line.high) for line in lines), 100 * top))
+    xs = sorted({x for line in lines for x in line.xs})
+    x_low, x_high = xs[0], xs[-1]
+    x_marks = xs if log else [m for m in ticks(x_low, x_high) if x_low <= m <= x_high]
+    scale = math.log10 if log else float
 
     def at(x: float, share: float) -> tuple[float, float]:
-        across = (x - x_low) / ((x_high - x_low) or 1)
+        across = (scale(x) - scale(x_low)) / ((scale(x_high) - scale(x_low)) or 1)
         up = min(100 * share / y_marks[-1], 1)
         return _LEFT + across * (_W - _LEFT - _RIGHT), _H - _BOTTOM - up * (_H - _TOP - _BOTTOM)
 
@@ -129,23 +136,39 @@ def line_chart(lines: Sequence[Line], title: str, x_label: str, y_label: str) ->
         y = at(x_low, mark / 100)[1]
         parts.append(_tag("line", cls="grid", x1=_LEFT, x2=_W - _RIGHT, y1=y, y2=y))
         parts.append(_text(f"{mark:g}", _LEFT - 6, y + 4, anchor="end"))
-    for mark in (m for m in x_marks if x_low <= m <= x_high):
-        parts.append(_text(f"{mark:g}", at(mark, 0)[0], _H - _BOTTOM + 18, anchor="middle"))
+    parts += [_text(f"{mark:g}", at(mark, 0)[0], _H - _BOTTOM + 18, anchor="middle") for mark in x_marks]
     parts.append(_text(y_label, 4, 13))
     parts.append(_text(x_label, (_LEFT + _W - _RIGHT) / 2, _H - 8, anchor="middle"))
     ends = _apart([at(line.xs[-1], line.mean[-1])[1] for line in lines])
     for number, line in enumerate(lines):
-        colour = style(number)
+        parts += _curve(line, style(number), at, (x_low, x_high), ends[number], points=log)
+    return Markup("\n").join([*parts, Markup("</svg>")])
+
+
+def _curve(
+    line: Line,
+    colour: str,
+    at: Callable[[float, float], tuple[float, float]],
+    across: tuple[float, float],
+    end: float,
+    points: bool,
+) -> list[Markup]:
+    """One line with its band, and its name at the height `end`"""
+    flat = len(line.xs) == 1
+    xs, mean = (across, [*line.mean] * 2) if flat else (line.xs, line.mean)
+    curve, parts = [at(x, y) for x, y in zip(xs, mean, strict=True)], []
+    if not flat:  # the bands of several lines across would hide each other
         band = [at(x, y) for x, y in zip(line.xs, line.low, strict=True)]
         band += [at(x, y) for x, y in zip(line.xs, line.high, strict=True)][::-1]
-        curve = [at(x, y) for x, y in zip(line.xs, line.mean, strict=True)]
         parts.append(_tag("polygon", cls=f"band {colour}", points=_points(band)))
-        parts.append(_tag("polyline", cls=f"curve {colour}", points=_points(curve), title=line.label))
-        (x, y), edge = curve[-1], _W - _RIGHT + 12
-        parts.append(_tag("circle", cls=f"dot {colour}", cx=x, cy=y, r=2.5))
-        parts.append(_tag("polyline", cls=f"lead {colour}", points=_points([(x, y), (edge, ends[number])])))
-        parts.append(_text(_cut(line.label, 20), edge + 3, ends[number] + 4, title=line.label))
-    return Markup("\n").join([*parts, Markup("</svg>")])
+    note = f"{line.label}: {100 * line.mean[0]:.1f} %" if flat else line.label
+    parts.append(_tag("polyline", cls=f"curve {colour}", points=_points(curve), title=note))
+    (x, y), edge = curve[-1], _W - _RIGHT + 12
+    marks = curve if points and not flat else [curve[-1]]
+    parts += [_tag("circle", cls=f"dot {colour}", cx=a, cy=b, r=2.5) for a, b in marks]
+    parts.append(_tag("polyline", cls=f"lead {colour}", points=_points([(x, y), (edge, end)])))
+    parts.append(_text(_cut(line.label, 20), edge + 3, end + 4, title=note))
+    return parts
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label: str) -> Markup:
