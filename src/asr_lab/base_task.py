@@ -136,7 +136,7 @@ class Task(LightningModule):
         if leaves_out(optimizer):
             report = self.clipper(parameters)
             skip = ~finite if report.skip is None else report.skip | ~finite
-            optimizer.found_inf = skip.float()
+            optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue]
         else:  # asks the device
             report = self.clipper(parameters) if finite else ClipReport(norm, norm, torch.zeros_like(finite))
             skip = ~finite if report.skip is None else report.skip | ~finite

@@ -66,7 +66,7 @@ class Confusion:
 
     def svg(self, title: str) -> str:
         """A heat map: a row a name that was said, the colour its share of the row."""
-        from asr_lab.report.svg import heat_map
+        from asr_lab.report.svg_counts import heat_map
 
         return str(heat_map(self.names, self.counts, title))
 

@@ -15,7 +15,7 @@ from asr_lab.data.manifest import Utterance
 from asr_lab.errors import DataError
 from asr_lab.files import write_text
 from asr_lab.report.corpus_table import headline, printable, rows
-from asr_lab.report.svg import histogram
+from asr_lab.report.svg_counts import histogram
 
 CLIP_S = 10.0  # of a longer recording, so much is played
 CLIPS_BYTES = 3_500_000  # of all clips together, as text in the page

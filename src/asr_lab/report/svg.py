@@ -15,9 +15,9 @@ from asr_lab.report.stats import Interval
 
 N_COLOURS = 7
 MAX_LINES = 2 * N_COLOURS  # more could not be told apart
-_W, _H = 520, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 172, 30, 46
-_SIDE = 22  # room for half a tick's label
+WIDTH, _H = 520, 320
+_LEFT, _RIGHT, TOP, BOTTOM = 40, 172, 30, 46
+SIDE = 22  # room for half a tick's label
 _LINE = 15  # least distance of two labels
 
 
@@ -56,25 +56,25 @@ def interval_chart(rows: Sequence[tuple[str, Interval, Sequence[float]]], title:
     height = 44 * len(rows) + 44
 
     def x(share: float) -> float:
-        return _SIDE + (100 * share - marks[0]) / (marks[-1] - marks[0]) * (_W - 2 * _SIDE)
+        return SIDE + (100 * share - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - 2 * SIDE)
 
-    parts = [_frame(title, height)]
+    parts = [frame(title, height)]
     for mark in marks:
         at = x(mark / 100)
-        parts.append(_tag("line", cls="grid", x1=at, x2=at, y1=8, y2=height - 32))
-        parts.append(_text(f"{mark:g} %", at, height - 14, anchor="middle"))
+        parts.append(tag("line", cls="grid", x1=at, x2=at, y1=8, y2=height - 32))
+        parts.append(text_at(f"{mark:g} %", at, height - 14, anchor="middle"))
     for number, (label, interval, seeds) in enumerate(rows):
         y, colour = 44 * number + 38, style(number)
         note = f"{100 * interval.value:.1f} %"
         if math.isfinite(interval.low):
             note += f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
             ends = {"x1": x(interval.low), "x2": x(interval.high), "y1": y, "y2": y}
-            parts.append(_tag("line", cls=f"bar {colour}", title=f"{label}: {note}", **ends))
-        parts.append(_text(_cut(label, 34), _SIDE, y - 12, cls="strong"))
-        parts.append(_text(note, _W - _SIDE, y - 12, anchor="end"))
-        parts += [_tag("circle", cls=f"ring {colour}", cx=x(s), cy=y, r=4) for s in seeds if math.isfinite(s)]
+            parts.append(tag("line", cls=f"bar {colour}", title=f"{label}: {note}", **ends))
+        parts.append(text_at(cut(label, 34), SIDE, y - 12, cls="strong"))
+        parts.append(text_at(note, WIDTH - SIDE, y - 12, anchor="end"))
+        parts += [tag("circle", cls=f"ring {colour}", cx=x(s), cy=y, r=4) for s in seeds if math.isfinite(s)]
         if math.isfinite(interval.value):
-            parts.append(_tag("circle", cls=f"dot {colour}", cx=x(interval.value), cy=y, r=5.5, title=label))
+            parts.append(tag("circle", cls=f"dot {colour}", cx=x(interval.value), cy=y, r=5.5, title=label))
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
@@ -87,25 +87,25 @@ def bar_chart(rows: Sequence[tuple[str, Interval]], title: str) -> Markup:
     height = 40 * len(rows) + 34
 
     def x(share: float) -> float:
-        return _SIDE + 100 * share / marks[-1] * (_W - 2 * _SIDE)
+        return SIDE + 100 * share / marks[-1] * (WIDTH - 2 * SIDE)
 
-    parts = [_frame(title, height)]
+    parts = [frame(title, height)]
     for mark in marks:
         at = x(mark / 100)
-        parts.append(_tag("line", cls="grid", x1=at, x2=at, y1=4, y2=height - 24))
-        parts.append(_text(f"{mark:g} %", at, height - 8, anchor="middle"))
+        parts.append(tag("line", cls="grid", x1=at, x2=at, y1=4, y2=height - 24))
+        parts.append(text_at(f"{mark:g} %", at, height - 8, anchor="middle"))
     for number, (label, found) in enumerate(rows):
         y = 40.0 * number + 20
         if not math.isfinite(found.value):
             continue
         note = f"{100 * found.value:.1f} %"
         box = {"x": x(0), "y": y + 4, "width": x(found.value) - x(0), "height": 10.0}
-        parts.append(_tag("rect", cls="column c0", title=f"{label}: {note}", **box))
+        parts.append(tag("rect", cls="column c0", title=f"{label}: {note}", **box))
         if math.isfinite(found.low):
             note += f" ({100 * found.low:.1f} to {100 * found.high:.1f})"
-            parts.append(_tag("line", cls="bar c6", x1=x(found.low), x2=x(found.high), y1=y + 9, y2=y + 9))
-        parts.append(_text(_cut(label, 34), _SIDE, y, cls="strong"))
-        parts.append(_text(note, _W - _SIDE, y, anchor="end"))
+            parts.append(tag("line", cls="bar c6", x1=x(found.low), x2=x(found.high), y1=y + 9, y2=y + 9))
+        parts.append(text_at(cut(label, 34), SIDE, y, cls="strong"))
+        parts.append(text_at(note, WIDTH - SIDE, y, anchor="end"))
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 
@@ -129,16 +129,16 @@ def line_chart(
     def at(x: float, share: float) -> tuple[float, float]:
         across = (scale(x) - scale(x_low)) / ((scale(x_high) - scale(x_low)) or 1)
         up = min(100 * share / y_marks[-1], 1)
-        return _LEFT + across * (_W - _LEFT - _RIGHT), _H - _BOTTOM - up * (_H - _TOP - _BOTTOM)
+        return _LEFT + across * (WIDTH - _LEFT - _RIGHT), _H - BOTTOM - up * (_H - TOP - BOTTOM)
 
-    parts = [_frame(title, _H)]
+    parts = [frame(title, _H)]
     for mark in y_marks:
         y = at(x_low, mark / 100)[1]
-        parts.append(_tag("line", cls="grid", x1=_LEFT, x2=_W - _RIGHT, y1=y, y2=y))
-        parts.append(_text(f"{mark:g}", _LEFT - 6, y + 4, anchor="end"))
-    parts += [_text(f"{mark:g}", at(mark, 0)[0], _H - _BOTTOM + 18, anchor="middle") for mark in x_marks]
-    parts.append(_text(y_label, 4, 13))
-    parts.append(_text(x_label, (_LEFT + _W - _RIGHT) / 2, _H - 8, anchor="middle"))
+        parts.append(tag("line", cls="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y, y2=y))
+        parts.append(text_at(f"{mark:g}", _LEFT - 6, y + 4, anchor="end"))
+    parts += [text_at(f"{mark:g}", at(mark, 0)[0], _H - BOTTOM + 18, anchor="middle") for mark in x_marks]
+    parts.append(text_at(y_label, 4, 13))
+    parts.append(text_at(x_label, (_LEFT + WIDTH - _RIGHT) / 2, _H - 8, anchor="middle"))
     ends = _apart([at(line.xs[-1], line.mean[-1])[1] for line in lines])
     for number, line in enumerate(lines):
         parts += _curve(line, style(number), at, (x_low, x_high), ends[number], points=log)
@@ -160,58 +160,15 @@ def _curve(
     if not flat:  # the bands of several lines across would hide each other
         band = [at(x, y) for x, y in zip(line.xs, line.low, strict=True)]
         band += [at(x, y) for x, y in zip(line.xs, line.high, strict=True)][::-1]
-        parts.append(_tag("polygon", cls=f"band {colour}", points=_points(band)))
+        parts.append(tag("polygon", cls=f"band {colour}", points=_points(band)))
     note = f"{line.label}: {100 * line.mean[0]:.1f} %" if flat else line.label
-    parts.append(_tag("polyline", cls=f"curve {colour}", points=_points(curve), title=note))
-    (x, y), edge = curve[-1], _W - _RIGHT + 12
+    parts.append(tag("polyline", cls=f"curve {colour}", points=_points(curve), title=note))
+    (x, y), edge = curve[-1], WIDTH - _RIGHT + 12
     marks = curve if points and not flat else [curve[-1]]
-    parts += [_tag("circle", cls=f"dot {colour}", cx=a, cy=b, r=2.5) for a, b in marks]
-    parts.append(_tag("polyline", cls=f"lead {colour}", points=_points([(x, y), (edge, end)])))
-    parts.append(_text(_cut(line.label, 20), edge + 3, end + 4, title=note))
+    parts += [tag("circle", cls=f"dot {colour}", cx=a, cy=b, r=2.5) for a, b in marks]
+    parts.append(tag("polyline", cls=f"lead {colour}", points=_points([(x, y), (edge, end)])))
+    parts.append(text_at(cut(line.label, 20), edge + 3, end + 4, title=note))
     return parts
-
-
-def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_label: str) -> Markup:
-    """Bars of `counts` (N) between `edges` (N + 1), each with its numbers as a tooltip."""
-    height, left, base = 230, 44, 230 - _BOTTOM
-    tall, wide = base - _TOP, _W - left - _SIDE
-    y_marks = ticks(0, max(counts), 3)
-
-    def x(value: float) -> float:
-        return left + (value - edges[0]) / (edges[-1] - edges[0]) * wide
-
-    parts = [_frame(title, height)]
-    for mark in (m for m in y_marks if m == round(m)):  # there is no half recording
-        y = base - mark / y_marks[-1] * tall
-        parts.append(_tag("line", cls="grid", x1=left, x2=_W - _SIDE, y1=y, y2=y))
-        parts.append(_text(f"{mark:,.0f}", left - 6, y + 4, anchor="end"))
-    for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True):
-        up, at = n / y_marks[-1] * tall, x(low)
-        box = {"x": at + 0.5, "y": base - up, "width": max(x(high) - at - 1, 0.5), "height": up}
-        parts.append(_tag("rect", cls="column c0", title=f"{low:.3g} to {high:.3g}: {n:,}", **box))
-    for mark in (m for m in ticks(edges[0], edges[-1]) if edges[0] <= m <= edges[-1]):
-        parts.append(_text(f"{mark:g}", x(mark), base + 18, anchor="middle"))
-    parts.append(_text(x_label, left + wide / 2, height - 8, anchor="middle"))
-    return Markup("\n").join([*parts, Markup("</svg>")])
-
-
-def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> Markup:
-    """A square of `counts` (N, N) with `names` at its rows and columns, darker with the share of the row."""
-    left, top = 110, 110
-    cell = (_W - left - 4) / max(len(names), 1)
-    parts = [_frame(title, top + cell * len(names) + 4)]
-    for i, (name, row) in enumerate(zip(names, counts, strict=True)):
-        middle = cell * (i + 0.5) + 4
-        parts.append(_text(_cut(name, 14), left - 6, top + middle, anchor="end", title=name))
-        turned = Markup('<g transform="translate({:.1f} {}) rotate(-60)">{}</g>')
-        parts.append(turned.format(left + middle, top - 6, _text(_cut(name, 14), 0, 0, title=name)))
-        for j, n in enumerate(row):
-            box: dict[str, float | str] = {"x": left + cell * j, "y": top + cell * i}
-            box |= {"width": cell - 1, "height": cell - 1, "style": "fill: var(--c, #0072b2)"}
-            # At least a trace of colour: one mistake among hundreds is what one looks for.
-            box["fill-opacity"] = f"{0.15 + 0.85 * n / sum(row):.2f}" if n else "0.03"
-            parts.append(_tag("rect", cls="c0", title=f"{name} as {names[j]}: {n:,}", **box))
-    return Markup("\n").join([*parts, Markup("</svg>")])
 
 
 def _apart(ys: Sequence[float]) -> list[float]:
@@ -227,13 +184,13 @@ def _apart(ys: Sequence[float]) -> list[float]:
     return placed
 
 
-def _frame(title: str, height: float) -> Markup:
+def frame(title: str, height: float) -> Markup:
     return Markup('<svg class="chart" role="img" aria-label="{0}" viewBox="0 0 {1} {2}"><title>{0}</title>').format(
-        title, _W, height
+        title, WIDTH, height
     )
 
 
-def _tag(name: str, cls: str, title: str = "", **attributes: float | str) -> Markup:
+def tag(name: str, cls: str, title: str = "", **attributes: float | str) -> Markup:
     pairs = Markup(" ").join(
         Markup('{}="{}"').format(k, f"{v:.1f}" if isinstance(v, float) else v) for k, v in attributes.items()
     )
@@ -241,7 +198,7 @@ def _tag(name: str, cls: str, title: str = "", **attributes: float | str) -> Mar
     return Markup('<{0} class="{1}" {2}>{3}</{0}>').format(name, cls, pairs, inside)
 
 
-def _text(text: str, x: float, y: float, *, anchor: str = "start", cls: str = "", title: str = "") -> Markup:
+def text_at(text: str, x: float, y: float, *, anchor: str = "start", cls: str = "", title: str = "") -> Markup:
     inside = (Markup("<title>{}</title>").format(title) if title else Markup("")) + escape(text)
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(cls, x, y, anchor, inside)
 
@@ -250,5 +207,5 @@ def _points(points: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
