@@ -50,7 +50,7 @@ class Lion(_Checked, pytorch_optimizer.Lion):
         fixed_decay: bool,
     ):  # fmt: skip
         _check_rate(lr)
-        super().__init__(params, lr, tuple(betas), weight_decay, weight_decouple, fixed_decay)
+        super().__init__(params, lr, betas, weight_decay, weight_decouple, fixed_decay)
 
 
 class Prodigy(_Checked, pytorch_optimizer.Prodigy):
@@ -77,7 +77,7 @@ class Prodigy(_Checked, pytorch_optimizer.Prodigy):
                 f"{d0}, {d_coef} and {growth_rate} came"
             )
         super().__init__(
-            params, lr, tuple(betas), beta3, d0, d_coef, growth_rate, weight_decay, weight_decouple, fixed_decay,
+            params, lr, betas, beta3, d0, d_coef, growth_rate, weight_decay, weight_decouple, fixed_decay,
             bias_correction, safeguard_warmup, eps,
         )  # fmt: skip
 
@@ -114,6 +114,6 @@ class ScheduleFreeAdamW(_Checked, pytorch_optimizer.ScheduleFreeAdamW):
     ):  # fmt: skip
         _check_rate(lr)
         super().__init__(
-            params, lr, tuple(betas), weight_decay, r, weight_lr_power, warmup_steps, decoupling_c=0,
+            params, lr, betas, weight_decay, r, weight_lr_power, warmup_steps, decoupling_c=0,
             ams_bound=ams_bound, eps=eps,
         )  # fmt: skip

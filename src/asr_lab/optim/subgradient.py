@@ -93,8 +93,10 @@ class Subgradient(torch.optim.Optimizer):
         """This step's weights to the mean."""
         for group in self.param_groups:
             for p in group["params"]:
-                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
-                mean.lerp_(p, (self.eta + 1) / (t + self.eta))
+                state = self.state[p]
+                if "mean" not in state:
+                    state["mean"] = torch.zeros_like(p)
+                state["mean"].lerp_(p, (self.eta + 1) / (t + self.eta))
 
     def eval(self) -> None:
         """Put the mean into the weights."""
