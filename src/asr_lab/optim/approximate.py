@@ -157,8 +157,8 @@ class QuantumGradient(torch.optim.Optimizer):
     """Steps of gradient descent along what `QuantumReadout` reads of the gradient of the backward pass.
 
     `scale` is the largest magnitude that a register can hold; larger elements wrap around, as a phase does. null: the
-    largest element of the whole gradient, times 1.01, which a real quantum computer would have to know before. The
-    decay is added after the read-out, which is the same as part of the gradient.
+    largest element of the whole gradient, which a real quantum computer would have to know before, and two steps of
+    the register's grid above it, so that no rounding turns it around. The decay is added after the read-out, which is the same as part of the gradient.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class QuantumGradient(torch.optim.Optimizer):
                 "came"
             )
         self.readout, self.scale, self.seed = QuantumReadout(bits, success), scale, seed
+        self._margin = 1 / (1 - 2.0 ** (2 - max(bits, 3)))
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -182,8 +183,9 @@ class QuantumGradient(torch.optim.Optimizer):
         t = state.setdefault("step", torch.zeros(()))
         moving = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         if moving:
-            grads = [p.grad.to_dense() for p, _ in moving]
-            scale = self.scale or 1.01 * max((float(g.abs().max()) for g in grads if g.numel()), default=0.0)
+            grads = [p.grad.to_dense() for p, _ in moving]  # pyright: ignore[reportOptionalMemberAccess]
+            largest = max((float(g.abs().max()) for g in grads if g.numel()), default=0.0)
+            scale = self.scale or self._margin * largest
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(t))
             for (p, group), g in zip(moving, grads, strict=True):
                 read = self.readout(g, scale, generator) if scale > 0 else g
