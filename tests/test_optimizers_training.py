@@ -197,9 +197,9 @@ def test_two_processes_with_losses_of_their_own_stay_together(tmp_path):
         torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_more_closures_than_one_are_refused_where_a_run_is_built(tones, tmp_path):
+def test_a_value_that_cannot_be_is_found_where_a_run_is_built(tones, tmp_path):
     from asr_lab.build import build
 
     run = make_run(tmp_path / "run", tiny(tones, "optimizer=sam", "optimizer.rho=0.0"))
-    with pytest.raises(ConfigError, match="conf/optimizer: optimizer.rho must be positive"):
+    with pytest.raises(ConfigError, match=r"conf/optimizer: optimizer\.rho must be positive"):
         build(run.config)

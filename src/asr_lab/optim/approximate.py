@@ -158,7 +158,7 @@ class QuantumGradient(torch.optim.Optimizer):
 
     `scale` is the largest magnitude that a register can hold; larger elements wrap around, as a phase does. null: the
     largest element of the whole gradient, which a real quantum computer would have to know before, and two steps of
-    the register's grid above it, so that no rounding turns it around. The decay is added after the read-out, which is the same as part of the gradient.
+    the register's grid above it, so that no rounding turns it around. The decay is added after the read-out.
     """
 
     def __init__(
