@@ -144,16 +144,12 @@ def test_resumed_equals_uninterrupted(optimizer, within, trained, tones, tmp_pat
     compare_with_resumed(whole_run, whole, tmp_path / "cut", often, stop=stop, resumed=resumed)
 
 
-# Of the first epoch's training loss, the most that is left in the last one. SPSA walks in thousands of directions.
-MOST_LEFT = {"spsa": 1.02, "quantum": 0.99, "prodigy": 0.95, "adagrad": 0.9}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", choices("optimizer"))
 def test_the_rate_of_the_yaml_learns(name, trained):
     run, _ = trained(f"optimizer={name}", "encoder=bilstm", "trainer.max_epochs=12")
     losses = [row["train/loss"] for row in read_jsonl(run.metrics_file) if "train/loss" in row]
-    assert losses[-1] < MOST_LEFT.get(name, 0.8) * losses[0]
+    assert losses[-1] < (0.95 if name == "spsa" else 0.85) * losses[0]  # SPSA learns one number a step
 
 
 def _two_losses(rank: int, folder: str, world: int) -> None:
@@ -189,7 +185,7 @@ def _two_losses(rank: int, folder: str, world: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_with_losses_of_their_own_stay_together(tmp_path):
-    torch.multiprocessing.spawn(_two_losses, (str(tmp_path), 2), nprocs=2)
+    torch.multiprocessing.start_processes(_two_losses, (str(tmp_path), 2), nprocs=2, start_method="fork")
     _two_losses(0, str(tmp_path), 1)
     one, a, b = (torch.load(tmp_path / f"{name}.pt") for name in ("1.0", "2.0", "2.1"))
     for alone, first, second in zip(one, a, b, strict=True):

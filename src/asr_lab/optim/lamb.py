@@ -77,6 +77,9 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_lerp_(first, grads, 1 - beta1)  # pyright: ignore
         torch._foreach_mul_(second, beta2)  # pyright: ignore
         torch._foreach_addcmul_(second, grads, grads, 1 - beta2)  # pyright: ignore
-        root = torch._foreach_sqrt(torch._foreach_div(second, [1 - beta2**t for t in steps]))  # pyright: ignore
-        torch._foreach_add_(root, group["eps"])  # pyright: ignore
-        return list(torch._foreach_div(torch._foreach_div(first, [1 - beta1**t for t in steps]), root))  # pyright: ignore
+        root = torch._foreach_div(second, [1 - beta2**t for t in steps])  # pyright: ignore
+        torch._foreach_sqrt_(root)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(root, group["eps"])  # pyright: ignore[reportPrivateImportUsage]
+        updates = torch._foreach_div(first, [1 - beta1**t for t in steps])  # pyright: ignore
+        torch._foreach_div_(updates, root)  # pyright: ignore[reportPrivateImportUsage]
+        return list(updates)
