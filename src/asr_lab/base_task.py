@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from asr_lab.clipping import Clipper, global_norm, gradients
-from asr_lab.errors import ExplodedError
+from asr_lab.errors import AsrLabError, ConfigError, ExplodedError
 from asr_lab.optim.groups import parameter_groups
 from asr_lab.optim.tally import Tally, leaves_out
 from asr_lab.types import ClipReport
@@ -187,7 +187,36 @@ class Task(LightningModule):
         # A fused kernel would take gradients that are still scaled, and clipping must not.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         fused = scaled and "fused" in inspect.signature(self.make_optimizer).parameters
-        return self.make_optimizer(groups, fused=False) if fused else self.make_optimizer(groups)
+        optimizer = self.make_optimizer(groups, fused=False) if fused else self.make_optimizer(groups)
+        if getattr(optimizer, "needs_closure", False):
+            self._refuse_without_closure(type(optimizer).__name__, scaled)
+        return optimizer
+
+    def _refuse_without_closure(self, name: str, scaled: bool) -> None:
+        """An optimizer that computes the loss itself can do so only where one batch is one step."""
+        if (n := self.trainer.accumulate_grad_batches) != 1:
+            raise ConfigError(
+                f"conf/optimizer: {name} computes the loss of a step itself, which trainer.accumulate_grad_batches={n} "
+                "spreads over batches; choose trainer.accumulate_grad_batches=1 and larger batches"
+            )
+        if scaled:
+            raise ConfigError(
+                f"conf/optimizer: {name} computes the loss of a step itself, which trainer.precision=16-mixed scales; "
+                "choose trainer.precision=bf16-mixed or 32-true"
+            )
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Lightning's, in words for people where an optimizer refuses what a layer of the model gives it."""
+        try:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        except (RuntimeError, ValueError) as error:
+            sparse = [n for n, p in self.named_parameters() if p.grad is not None and p.grad.is_sparse]
+            if not sparse or isinstance(error, AsrLabError):
+                raise
+            raise ConfigError(
+                f"conf/optimizer: {type(optimizer.optimizer).__name__} takes no sparse gradients, as {sparse[0]} has "
+                "them; choose optimizer=adagrad, or a layer without sparse=True"
+            ) from error
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device, non_blocking=True)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import Tensor
+from torch import Tensor, zeros
+from torch.nn import Parameter
 
 from asr_lab.data.speech import SpeechData
 from asr_lab.errors import ConfigError, nearest
@@ -90,7 +91,7 @@ class Outline(NamedTuple):
     @classmethod
     def of(cls, config: dict[str, Any]) -> "Outline":
         frontend = make(config, "frontend")
-        optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
+        optimizer, schedule, clipper = make_optimisation(config)
         head = call(config, "frontend", frontend.head, in_dim=frontend.out_dim)
         encoder = call(config, "encoder", in_dim=head.out_dim)
         return cls(frontend, head, encoder, optimizer, schedule, clipper)
@@ -219,6 +220,19 @@ def call(config: dict[str, Any], group: str, partial: Callable | None = None, /,
         raise _for_people(error, group) from error
 
 
+def make_optimisation(config: dict[str, Any]) -> tuple[Callable, Callable, Any]:
+    """(optimizer, schedule, clipper): two partials and an object.
+
+    Raises:
+        ConfigError: a value is out of its range. Optimizers are tried here, and made where training starts.
+    """
+    optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
+    call(
+        config, "optimizer", optimizer, params=[{"params": [Parameter(zeros(2, 2))]}, {"params": [Parameter(zeros(2))]}]
+    )
+    return optimizer, schedule, clipper
+
+
 def check(config: dict[str, Any]) -> None:
     """Every value of every group is held against the signature it will be given to, before anything is built.
 
@@ -297,4 +311,15 @@ def _is_union(annotation: Any) -> bool:
 
 _NUMBERS = {int, float, bool, types.NoneType}
 
-__all__ = ["Parts", "build", "build_data", "build_search", "build_task", "call", "check", "identity", "make"]
+__all__ = [
+    "Parts",
+    "build",
+    "build_data",
+    "build_search",
+    "build_task",
+    "call",
+    "check",
+    "identity",
+    "make",
+    "make_optimisation",
+]

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from asr_lab.build import call, check, make
+from asr_lab.build import call, check, make, make_optimisation
 from asr_lab.data.text import TextData
 from asr_lab.lm.neural import NeuralLm
 from asr_lab.lm_task import LmTask
@@ -24,7 +24,7 @@ def build_lm(config: dict[str, Any]) -> LmParts:
         DataError: the corpus or a text file is missing or wrong.
     """
     check(config)
-    optimizer, schedule, clipper = (make(config, group) for group in ("optimizer", "schedule", "clipping"))
+    optimizer, schedule, clipper = make_optimisation(config)
     corpus = make(config, "data")
     # Of the transcripts alone, as in a speech run: both then have the same labels, whatever further text there is.
     tokenizer = call(config, "tokenizer", train_texts=[u.text for u in corpus.splits["train"]])

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_lab.optim.processes import mean_over_processes
+
 MOST_QUBITS = 20  # all outcomes of a register are laid out in memory
 
 
@@ -15,8 +17,14 @@ class Spsa(torch.optim.Optimizer):
 
     w <- w - a_t (f(w + c_t d) - f(w - c_t d)) / (2 c_t) d, each element of d is 1 or -1 with probability 1/2,
     a_t = lr / (t + 1 + stability)^alpha, c_t = c / (t + 1)^gamma, t from 0. The backward pass of the closure is not
-    used; the signs come from `seed` and the step, the same in every process.
+    used, so no clipping changes a step; the signs come from `seed` and the step, the same in every process, and the
+    losses are those of all processes together. The decay is decoupled. Where a loss is not finite nothing moves, nor
+    where `found_inf` says that the step is to be left out.
     """
+
+    needs_closure = True  # for the training task, which has none to give in some trainings
+    probing = False  # while the closure computes the first loss: its gradient is not that of the step
+    _step_supports_amp_scaling = True  # leaves out a step by itself: see optim/tally.py
 
     def __init__(
         self, params: Any, lr: float, c: float, alpha: float, gamma: float, stability: float, seed: int,
@@ -44,23 +52,37 @@ class Spsa(torch.optim.Optimizer):
         c = self.c / (n + 1) ** self.gamma
         moving = [p for group in self.param_groups for p in group["params"]]
         signs = self._signs(moving, n)
-        before = [p.clone() for p in moving]
-        losses = []
-        for side in (c, -c):
-            for p, w, d in zip(moving, before, signs, strict=True):
-                p.copy_(w).add_(d, alpha=side)
-            with torch.enable_grad():
-                losses.append(torch.as_tensor(closure()).detach())
-        slope = (losses[0] - losses[1]) / (2 * c)
-        for p, w in zip(moving, before, strict=True):
-            p.copy_(w)
+        up, down = self._losses(closure, moving, signs, c)
+        slope = (up - down) / (2 * c)
+        goes = slope.isfinite() & (getattr(self, "found_inf", torch.zeros(())).to(slope.device) == 0)
+        slope = torch.where(goes, slope, 0.0)
         found = dict(zip(map(id, moving), signs, strict=True))
         for group in self.param_groups:
             rate = group["lr"] / (n + 1 + self.stability) ** self.alpha
             for p in group["params"]:
-                p.sub_(rate * (slope * found[id(p)] + group["weight_decay"] * p))
+                p.sub_(rate * (slope * found[id(p)] + goes * group["weight_decay"] * p))
         t += 1
-        return (losses[0] + losses[1]) / 2
+        return (up + down) / 2
+
+    def _losses(
+        self, closure: Callable[[], Any], moving: list[Tensor], signs: list[Tensor], c: float
+    ) -> tuple[Tensor, Tensor]:
+        """The losses at w + c d and at w - c d; the weights are w again afterwards"""
+        before = [p.clone() for p in moving]
+        losses = []
+        try:
+            for side in (c, -c):
+                for p, w, d in zip(moving, before, signs, strict=True):
+                    p.copy_(w).add_(d, alpha=side)
+                self.probing = side > 0
+                with torch.enable_grad():
+                    losses.append(torch.as_tensor(closure()).detach())
+        finally:
+            self.probing = False
+            for p, w in zip(moving, before, strict=True):
+                p.copy_(w)
+        up, down = mean_over_processes(torch.stack(losses)).unbind()
+        return up, down
 
     def _signs(self, moving: list[Tensor], n: int) -> list[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + n)
@@ -135,7 +157,8 @@ class QuantumGradient(torch.optim.Optimizer):
     """Steps of gradient descent along what `QuantumReadout` reads of the gradient of the backward pass.
 
     `scale` is the largest magnitude that a register can hold; larger elements wrap around, as a phase does. null: the
-    largest element of the whole gradient, times 1.01, which a real quantum computer would have to know before.
+    largest element of the whole gradient, which a real quantum computer would have to know before, and two steps of
+    the register's grid above it, so that no rounding turns it around. The decay is added after the read-out.
     """
 
     def __init__(
@@ -147,6 +170,7 @@ class QuantumGradient(torch.optim.Optimizer):
                 "came"
             )
         self.readout, self.scale, self.seed = QuantumReadout(bits, success), scale, seed
+        self._margin = 1 / (1 - 2.0 ** (2 - max(bits, 3)))
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -159,12 +183,12 @@ class QuantumGradient(torch.optim.Optimizer):
         t = state.setdefault("step", torch.zeros(()))
         moving = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
         if moving:
-            scale = self.scale
-            if scale is None:
-                scale = 1.01 * max(float(p.grad.abs().max()) if p.grad.numel() else 0.0 for p, _ in moving)
+            grads = [p.grad.to_dense() for p, _ in moving]  # pyright: ignore[reportOptionalMemberAccess]
+            largest = max((float(g.abs().max()) for g in grads if g.numel()), default=0.0)
+            scale = self.scale or self._margin * largest
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + int(t))
-            for p, group in moving:
-                grad = self.readout(p.grad, scale, generator) if scale > 0 else p.grad
-                p.sub_(group["lr"] * (grad + group["weight_decay"] * p))
-        t += 1
+            for (p, group), g in zip(moving, grads, strict=True):
+                read = self.readout(g, scale, generator) if scale > 0 else g
+                p.sub_(group["lr"] * (read + group["weight_decay"] * p))
+            t += 1
         return loss

@@ -10,16 +10,28 @@ from torch import Tensor
 class Sam(torch.optim.Optimizer):
     """The gradient is taken where the loss is worst within `rho` of the weights: w + rho g / ||g||_2 (equation 2).
 
-    `base` makes the optimizer that takes the step, with the same groups; the learning rate is its. Twice the cost of a
-    step: the loss and its gradient are computed at both places. With `adaptive`, the neighbourhood is measured against
-    the size of each weight, w + rho w^2 g / || |w| g || (Kwon et al. 2021, equation 10).
+    `base` makes the optimizer that takes the step, with the same groups. Twice the cost of a step: the loss and its
+    gradient are computed at both places, of the same batch; dropout draws anew, and batch norm's running statistics
+    see the batch twice. With `adaptive`, the neighbourhood is measured against the size of each weight,
+    w + rho w^2 g / || |w| g || (Kwon et al. 2021, equation 10).
+
+    Where the first gradient is not finite there is nowhere to climb: the second one is then taken at the same weights,
+    and it is for whoever calls to leave the step out if it is not finite either. Weights come back from copies.
     """
 
-    def __init__(self, params: Any, base: Callable[..., torch.optim.Optimizer], rho: float, adaptive: bool):
+    needs_closure = True  # for the training task, which has none to give in some trainings
+    probing = False  # while the closure computes the first gradient, which is not that of the step
+
+    def __init__(
+        self, params: Any, base: Callable[..., torch.optim.Optimizer], lr: float, weight_decay: float, rho: float,
+        adaptive: bool,
+    ):  # fmt: skip
         if not rho > 0:
             raise ValueError(f"optimizer.rho must be positive, {rho} came")
+        inner = base(params, lr=lr, weight_decay=weight_decay)
+        if getattr(inner, "needs_closure", False):
+            raise ValueError(f"optimizer.base: {type(inner).__name__} needs a closure of its own; choose another")
         self.rho, self.adaptive = rho, adaptive
-        inner = base(params)
         super().__init__(inner.param_groups, inner.defaults)
         self.base = inner
         # One list of groups and one state, so that a schedule of this one is the base's.
@@ -33,30 +45,46 @@ class Sam(torch.optim.Optimizer):
         """
         if closure is None:
             raise ValueError("SAM needs a closure that computes the loss and its gradients: step(closure)")
-        with torch.enable_grad():
-            loss = closure()
-        moved = self._climb()
-        if moved:
+        self.probing = True
+        try:
+            with torch.enable_grad():
+                loss = closure()
+        finally:
+            self.probing = False
+        before = self._climb()
+        try:
             with torch.enable_grad():
                 closure()
-        for p, by in moved:
-            p.sub_(by)
+        finally:
+            for p, w in before:
+                p.copy_(w)
         self.base.step()
         return loss
 
     def _climb(self) -> list[tuple[Tensor, Tensor]]:
-        """Moves the weights to the worst place near by; what each was moved by."""
-        moving = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not moving:
+        """Moves the weights to the worst place near by; (weight, copy of what it was)"""
+        grads = [(p, p.grad.to_dense()) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not grads:
             return []
-        sizes = [p.abs() if self.adaptive else torch.ones((), device=p.device) for p in moving]
-        scaled = [size * p.grad for size, p in zip(sizes, moving, strict=True)]
+        scaled = [p.abs() * g if self.adaptive else g for p, g in grads]
         norm = torch.stack(torch._foreach_norm(scaled)).square().sum().sqrt()  # pyright: ignore[reportPrivateImportUsage]
-        factor = self.rho / (norm + 1e-12)
-        moved = [(p, size * g * factor) for p, size, g in zip(moving, sizes, scaled, strict=True)]
-        for p, by in moved:
-            p.add_(by)
-        return moved
+        factor, finite = self.rho / (norm + 1e-12), norm.isfinite()
+        before = [(p, p.clone()) for p, _ in grads]
+        for (p, _), g in zip(grads, scaled, strict=True):
+            by = (p.abs() * g if self.adaptive else g) * factor
+            p.add_(torch.where(finite, by, 0.0))  # asks no device whether it is finite
+        return before
+
+    def train(self) -> None:
+        self._tell("train")
+
+    def eval(self) -> None:
+        self._tell("eval")
+
+    def _tell(self, mode: str) -> None:
+        """Of a base that trains at other weights than it scores"""
+        if hasattr(self.base, mode):
+            getattr(self.base, mode)()
 
     def state_dict(self) -> dict[str, Any]:
         return self.base.state_dict()
