@@ -1,0 +1,77 @@
+"""Keeps the checkpoints of which a mean is made after training (averaging=checkpoints)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from asr_lab.averaging.checkpoints import CheckpointAverage
+from asr_lab.averaging.running import mean_of
+from asr_lab.errors import RunError
+
+
+class KeptCheckpoints(Checkpoint):
+    """After each validation the weights are saved if they count so far. Those that no longer count are deleted only
+    after the next `last` checkpoint, in which that is written down: a run that is killed finds all that it needs.
+    """
+
+    def __init__(self, averaging: CheckpointAverage, folder: Path, score: str):
+        self.averaging, self.folder, self.score = averaging, Path(folder), f"val/{score}"
+        self.kept: dict[int, dict[str, Any]] = {}  # step -> epoch and score
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.consider(trainer, float(trainer.callback_metrics[self.score]))
+
+    def consider(self, trainer: Trainer, score: float) -> None:
+        """The present weights and their score."""
+        step = trainer.global_step
+        found = self.kept | {step: {"epoch": trainer.current_epoch, self.score: score}}
+        chosen = self.averaging.chosen({k: v[self.score] for k, v in found.items()})
+        if step in chosen:
+            trainer.save_checkpoint(self._file(step), weights_only=True)
+        self.kept = {k: found[k] for k in chosen}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.tidy(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tidy(trainer)
+
+    def tidy(self, trainer: Trainer, everything: bool = False) -> None:
+        """Delete files that do not count, or all of them."""
+        if trainer.is_global_zero:
+            wanted = set() if everything else {self._file(step) for step in self.kept}
+            for file in set(self.folder.glob("mean.*.ckpt")) - wanted:
+                file.unlink(missing_ok=True)
+
+    def mean(self) -> dict[str, Any]:
+        """The state_dict of the mean.
+
+        Raises:
+            RunError: a file is not there or cannot be read.
+        """
+        return mean_of(self._state(step) for step in self.kept)
+
+    def _state(self, step: int) -> dict[str, Any]:
+        try:
+            return torch.load(self._file(step), map_location="cpu", weights_only=False)["state_dict"]
+        except (OSError, RuntimeError, KeyError, EOFError) as error:
+            raise RunError(
+                f"{self._file(step)}: cannot be averaged ({error}); train again with runtime.rerun=true"
+            ) from None
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [{"step": step, **self.kept[step]} for step in sorted(self.kept)]
+
+    def _file(self, step: int) -> Path:
+        return self.folder / f"mean.{step}.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.kept = state_dict["kept"]
