@@ -53,6 +53,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     import torch
 
     from asr_lab.build import make
+    from asr_lab.callbacks.checkpoint import keep_unvalidated_end
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
@@ -71,7 +72,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
-    callbacks, best = make_callbacks(run, meter)
+    callbacks, best, kept = make_callbacks(run, meter, parts.task.averaging)
     trainer = make(config, "trainer")(
         callbacks=callbacks,
         logger=[files, *watchers] if files else False,
@@ -97,7 +98,11 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
         }
         counts = dict(parts.task.counts)
-        _keep_unvalidated_end(trainer, parts.task, loaders["val"], best, run)
+        keep_unvalidated_end(trainer, parts.task, loaders["val"], best, kept, run.best_checkpoint)
+        averaged = None
+        if kept:
+            averaged = {"checkpoints": kept.describe(), "single_best": {kept.score: float(best.best_model_score)}}
+            kept.average(trainer, parts.task, run.best_checkpoint)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
             wandb.log_samples(watchers, rows["test"])
@@ -113,21 +118,28 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         **training,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "resumed_at_step": resume_step,
-        "best": _best(run),
+        **_best(run, averaged),
         "finished": now(),
     }
     result["seconds"]["total"] = round(time.monotonic() - start, 3)
-    return run.write_result(**result) if trainer.is_global_zero else result
+    if trainer.is_global_zero:
+        result = run.write_result(**result)
+        if kept:
+            kept.clear()
+    return result
 
 
 def _built(run: Run) -> Any:
-    from asr_lab.build import build
+    from asr_lab.build import build, make
     from asr_lab.build_lm import build_lm
 
+    averaging = make(run.config, "averaging")
     if run.kind == "lm":
-        return build_lm(run.config)
-    parts = build(run.config)
-    parts.task.distill.prepare(run.config, parts)
+        parts = build_lm(run.config)
+    else:
+        parts = build(run.config)
+        parts.task.distill.prepare(run.config, parts)
+    parts.task.averaging = averaging
     return parts
 
 
@@ -143,30 +155,34 @@ def _before_training(run: Run, parts: Any) -> dict[str, Any]:
     return {"data": {"digest": data.corpus.digests()}, "encoder": encoder}
 
 
-def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
-    """(all callbacks, the one that keeps the best checkpoint)"""
+def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any, Any]:
+    """(all callbacks, the one that keeps the best checkpoint, the one that keeps those to be averaged or None)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from asr_lab.build import make
-    from asr_lab.callbacks.checkpoint import TimedCheckpoint
+    from asr_lab.averaging.checkpoints import CheckpointAverage
+    from asr_lab.callbacks.averaging import KeptCheckpoints
+    from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
+    best = BestCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
-    # In this order: `last` holds the score of `best`.
+    wanted = isinstance(averaging, CheckpointAverage)
+    kept = KeptCheckpoints(averaging, run.checkpoints, run.score) if wanted else None
+    # In this order: `last` holds the scores of `best` and `kept`.
     recorder = make(run.config, "gradients")(folder=run.folder)
-    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, last, often]
+    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, *([kept] if kept else []), last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:
         from pytorch_lightning.callbacks import RichProgressBar
 
         callbacks.append(RichProgressBar(leave=False))
-    return callbacks, best
+    return callbacks, best, kept
 
 
 def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> tuple[dict[str, float], dict[str, list]]:
@@ -187,20 +203,14 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
     return metrics, rows
 
 
-def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: Run) -> None:
-    """Training that stops inside an epoch (max_steps) has weights that no validation has seen: validate them too."""
-    if task.validated_step == trainer.global_step:
-        return
-    scored = trainer.validate(task, loader, verbose=False)[0][f"val/{run.score}"]
-    if best.best_model_score is None or scored < float(best.best_model_score):
-        trainer.save_checkpoint(run.best_checkpoint)
-
-
-def _best(run: Run) -> dict[str, Any]:
+def _best(run: Run, averaged: dict[str, Any] | None) -> dict[str, Any]:
+    """What result.json says of the scored weights: where they were saved, and of what they are the average."""
     import torch
 
     saved = torch.load(run.best_checkpoint, map_location="cpu", weights_only=False)
-    return {"epoch": saved["epoch"], "step": saved["global_step"]}
+    if "averaging" in saved:
+        averaged = {"n": saved["averaging"]["n"]}
+    return {"best": {"epoch": saved["epoch"], "step": saved["global_step"]}, "averaged": averaged}
 
 
 def _checkpoint_place(path: Path) -> tuple[int, dict[str, Any]]:

@@ -20,6 +20,7 @@ class KeptCheckpoints(Checkpoint):
     def __init__(self, averaging: CheckpointAverage, folder: Path, score: str):
         self.averaging, self.folder, self.score = averaging, Path(folder), f"val/{score}"
         self.kept: dict[int, dict[str, Any]] = {}  # step -> epoch and score
+        self._tidy = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -32,29 +33,36 @@ class KeptCheckpoints(Checkpoint):
         chosen = self.averaging.chosen({k: v[self.score] for k, v in found.items()})
         if step in chosen:
             trainer.save_checkpoint(self._file(step), weights_only=True)
-        self.kept = {k: found[k] for k in chosen}
+        self.kept, self._tidy = {k: found[k] for k in chosen}, False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.tidy(trainer)
+        self.tidy(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.tidy(trainer)
 
-    def tidy(self, trainer: Trainer, everything: bool = False) -> None:
-        """Delete files that do not count, or all of them."""
-        if trainer.is_global_zero:
-            wanted = set() if everything else {self._file(step) for step in self.kept}
-            for file in set(self.folder.glob("mean.*.ckpt")) - wanted:
+    def tidy(self, trainer: Trainer) -> None:
+        """Delete files that do not count."""
+        if trainer.is_global_zero and not self._tidy:
+            for file in set(self.folder.glob("mean.*.ckpt")) - {self._file(step) for step in self.kept}:
                 file.unlink(missing_ok=True)
+        self._tidy = True
 
-    def mean(self) -> dict[str, Any]:
-        """The state_dict of the mean.
+    def average(self, trainer: Trainer, task: LightningModule, file: Path) -> None:
+        """The task gets the mean, which is written to `file`.
 
         Raises:
-            RunError: a file is not there or cannot be read.
+            RunError: a checkpoint is not there or cannot be read.
         """
-        return mean_of(self._state(step) for step in self.kept)
+        task.load_state_dict(mean_of(self._state(step) for step in sorted(self.kept)))
+        self.tidy(trainer)
+        trainer.save_checkpoint(file)
+
+    def clear(self) -> None:
+        """The run is done: delete what `keep_files` does not want to stay."""
+        if not self.averaging.keep_files:
+            for step in self.kept:
+                self._file(step).unlink(missing_ok=True)
 
     def _state(self, step: int) -> dict[str, Any]:
         try:
@@ -65,6 +73,7 @@ class KeptCheckpoints(Checkpoint):
             ) from None
 
     def describe(self) -> list[dict[str, Any]]:
+        """Step, epoch and validation score of each that counts"""
         return [{"step": step, **self.kept[step]} for step in sorted(self.kept)]
 
     def _file(self, step: int) -> Path:

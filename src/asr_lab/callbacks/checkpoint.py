@@ -1,8 +1,10 @@
-"""Checkpoints within an epoch."""
+"""Which weights are kept: the best, those within an epoch, and those at which training ended."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -18,3 +20,36 @@ class TimedCheckpoint(ModelCheckpoint):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """From the first average of weights on only averages can be the best: that is what was asked for."""
+
+    averaged = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and pl_module.averaging.n and not self.averaged:  # pyright: ignore
+            self.averaged = True
+            self.best_k_models, self.best_model_score, self.kth_best_model_path, self.best_model_path = {}, None, "", ""
+        super().on_validation_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"averaged": self.averaged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.averaged = state_dict["averaged"]
+        super().load_state_dict(state_dict)
+
+
+def keep_unvalidated_end(trainer: Trainer, task: Any, loader: Any, best: BestCheckpoint, kept: Any, file: Path) -> None:
+    """Training that stops inside an epoch (max_steps) has weights that no validation has seen: validate them too, and
+    write them to `file` if they are the best."""
+    if task.validated_step == trainer.global_step:
+        return
+    score = trainer.validate(task, loader, verbose=False)[0][str(best.monitor)]
+    first = best.best_model_score is None or (task.averaging.n > 0 and not best.averaged)
+    if first or score < float(best.best_model_score):  # pyright: ignore[reportArgumentType]
+        best.best_model_score = torch.tensor(score)
+        trainer.save_checkpoint(file)
+    if kept:
+        kept.consider(trainer, score)

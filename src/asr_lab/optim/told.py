@@ -4,6 +4,8 @@ Their state is in every checkpoint, because torch's LambdaLR saves the attribute
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from asr_lab.optim.schedules import Warmup
 
@@ -87,3 +89,9 @@ class Polyak(Warmup):
             return 0.0  # the task leaves the step out
         gap, slope = max(0.0, loss - self.best_loss), self.c * norm**2 * lr
         return min(1.0, gap / slope) if slope > 0 else 1.0
+
+
+def set_lr(scheduler: Any, factor: Callable[[float], float]) -> None:
+    """Of all groups, now: what each began with, times the factor that is found for it."""
+    for group, lr in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True):
+        group["lr"] = lr * factor(lr)
