@@ -17,8 +17,8 @@ from asr_lab.clipping import Clipper, global_norm, gradients
 from asr_lab.errors import ConfigError, ExplodedError, nearest
 from asr_lab.optim.groups import parameter_groups
 from asr_lab.optim.schedules import Schedule
-from asr_lab.optim.told import set_lr
 from asr_lab.optim.tally import Tally, leaves_out
+from asr_lab.optim.told import set_lr
 from asr_lab.types import ClipReport
 
 # Steps between two looks at whether a training on a GPU has exploded: each look waits for the device.

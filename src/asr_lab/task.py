@@ -15,8 +15,8 @@ from asr_lab.encoders import Encoder
 from asr_lab.errors import DataError
 from asr_lab.frontend import Head
 from asr_lab.lm import Fusion, NoFusion
-from asr_lab.optim.schedules import Schedule
 from asr_lab.metrics.wer import ErrorRates, utterance_errors
+from asr_lab.optim.schedules import Schedule
 from asr_lab.text.tokenizer import Tokenizer
 from asr_lab.types import Batch, Hypothesis
 

@@ -47,21 +47,13 @@ def train(run: Run) -> dict[str, Any]:
 
 def _train(run: Run, start: float) -> dict[str, Any]:
     config = run.config
-    if config["runtime"]["fast_malloc"]:
-        keep_freed_memory()
-    import pytorch_lightning as pl
-    import torch
-
+    _set_up(config)
     from asr_lab.build import make
-    from asr_lab.callbacks.checkpoint import keep_unvalidated_end
+    from asr_lab.callbacks.checkpoint import settle
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
 
-    quieten()
-    torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
-    pl.seed_everything(config["seed"], verbose=False)
-    peak_memory_mb(reset=True)
     parts = _built(run)
     is_main = is_main_process()
     if is_main:
@@ -72,7 +64,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
-    callbacks, best, kept = make_callbacks(run, meter, parts.task.averaging)
+    callbacks, best = make_callbacks(run, meter, parts.task.averaging)
     trainer = make(config, "trainer")(
         callbacks=callbacks,
         logger=[files, *watchers] if files else False,
@@ -97,36 +89,42 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
         }
-        counts = dict(parts.task.counts)
-        keep_unvalidated_end(trainer, parts.task, loaders["val"], best, kept, run.best_checkpoint)
-        averaged = None
-        if kept:
-            averaged = {"checkpoints": kept.describe(), "single_best": {kept.score: float(best.best_model_score)}}
-            kept.average(trainer, parts.task, run.best_checkpoint)
+        counts = parts.task.counts
+        settle(trainer, parts.task, loaders["val"], best, run.best_checkpoint)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
             wandb.log_samples(watchers, rows["test"])
         failed = False
     finally:
         wandb.finish(watchers, {} if failed else metrics, failed)
-    metrics["train/clipped"] = counts["clipped"] / max(1, counts["steps"])
-    metrics["train/nonfinite"] = counts["nonfinite"]
+    counted = {"train/clipped": counts["clipped"] / max(1, counts["steps"]), "train/nonfinite": counts["nonfinite"]}
+    training["seconds"]["total"] = round(time.monotonic() - start, 3)
     result = {
         "status": "done",
-        "metrics": metrics,
+        "metrics": metrics | counted,
         "parameters": sum(p.numel() for p in parts.task.parameters()),
         **training,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "resumed_at_step": resume_step,
-        **_best(run, averaged),
+        **_best(run),
         "finished": now(),
     }
-    result["seconds"]["total"] = round(time.monotonic() - start, 3)
     if trainer.is_global_zero:
         result = run.write_result(**result)
-        if kept:
-            kept.clear()
+        best.clear()
     return result
+
+
+def _set_up(config: dict[str, Any]) -> None:
+    if config["runtime"]["fast_malloc"]:
+        keep_freed_memory()  # before there is much to keep
+    import pytorch_lightning as pl
+    import torch
+
+    quieten()
+    torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
+    pl.seed_everything(config["seed"], verbose=False)
+    peak_memory_mb(reset=True)
 
 
 def _built(run: Run) -> Any:
@@ -155,12 +153,12 @@ def _before_training(run: Run, parts: Any) -> dict[str, Any]:
     return {"data": {"digest": data.corpus.digests()}, "encoder": encoder}
 
 
-def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any, Any]:
-    """(all callbacks, the one that keeps the best checkpoint, the one that keeps those to be averaged or None)"""
+def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any]:
+    """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from asr_lab.build import make
     from asr_lab.averaging.checkpoints import CheckpointAverage
+    from asr_lab.build import make
     from asr_lab.callbacks.averaging import KeptCheckpoints
     from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
@@ -168,11 +166,11 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    best = BestCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
-    last = ModelCheckpoint(filename="last", **shared)
-    often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     wanted = isinstance(averaging, CheckpointAverage)
     kept = KeptCheckpoints(averaging, run.checkpoints, run.score) if wanted else None
+    best = BestCheckpoint(kept, filename="best", monitor=f"val/{run.score}", mode="min", **shared)
+    last = ModelCheckpoint(filename="last", **shared)
+    often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the scores of `best` and `kept`.
     recorder = make(run.config, "gradients")(folder=run.folder)
     callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, *([kept] if kept else []), last, often]
@@ -182,7 +180,7 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
         from pytorch_lightning.callbacks import RichProgressBar
 
         callbacks.append(RichProgressBar(leave=False))
-    return callbacks, best, kept
+    return callbacks, best
 
 
 def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> tuple[dict[str, float], dict[str, list]]:
@@ -203,14 +201,13 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
     return metrics, rows
 
 
-def _best(run: Run, averaged: dict[str, Any] | None) -> dict[str, Any]:
+def _best(run: Run) -> dict[str, Any]:
     """What result.json says of the scored weights: where they were saved, and of what they are the average."""
     import torch
 
     saved = torch.load(run.best_checkpoint, map_location="cpu", weights_only=False)
-    if "averaging" in saved:
-        averaged = {"n": saved["averaging"]["n"]}
-    return {"best": {"epoch": saved["epoch"], "step": saved["global_step"]}, "averaged": averaged}
+    averaged = {k: v for k, v in saved.get("averaging", {}).items() if k in ("n", "checkpoints", "single_best")}
+    return {"best": {"epoch": saved["epoch"], "step": saved["global_step"]}, "averaged": averaged or None}
 
 
 def _checkpoint_place(path: Path) -> tuple[int, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The mean of several checkpoints, made once after training."""
 
 import math
+from typing import Any
 
 from asr_lab.averaging.none import NoAveraging
 
@@ -16,6 +17,11 @@ class CheckpointAverage(NoAveraging):
         if choose not in ("best", "last"):
             raise ValueError(f"averaging.choose={choose}; choose from: best, last")
         self.n_checkpoints, self.choose, self.keep_files = n_checkpoints, choose, keep_files
+        self.made: dict[str, Any] = {}  # when the mean has been made: of which checkpoints
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        if self.made:
+            checkpoint["averaging"] = self.made
 
     def chosen(self, scores: dict[int, float]) -> list[int]:
         """Of the validations after these steps, with their scores (the less the better), those that count: steps in

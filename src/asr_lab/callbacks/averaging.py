@@ -48,13 +48,16 @@ class KeptCheckpoints(Checkpoint):
                 file.unlink(missing_ok=True)
         self._tidy = True
 
-    def average(self, trainer: Trainer, task: LightningModule, file: Path) -> None:
-        """The task gets the mean, which is written to `file`.
+    def average(self, trainer: Trainer, task: LightningModule, single_best: float, file: Path) -> None:
+        """The task gets the mean, which is written to `file` with what it is made of.
 
         Raises:
             RunError: a checkpoint is not there or cannot be read.
         """
-        task.load_state_dict(mean_of(self._state(step) for step in sorted(self.kept)))
+        steps = sorted(self.kept)
+        task.load_state_dict(mean_of(self._state(step) for step in steps))
+        made_of = [{"step": step, **self.kept[step]} for step in steps]
+        self.averaging.made = {"checkpoints": made_of, "single_best": {self.score: single_best}}
         self.tidy(trainer)
         trainer.save_checkpoint(file)
 
@@ -71,10 +74,6 @@ class KeptCheckpoints(Checkpoint):
             raise RunError(
                 f"{self._file(step)}: cannot be averaged ({error}); train again with runtime.rerun=true"
             ) from None
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Step, epoch and validation score of each that counts"""
-        return [{"step": step, **self.kept[step]} for step in sorted(self.kept)]
 
     def _file(self, step: int) -> Path:
         return self.folder / f"mean.{step}.ckpt"

@@ -8,6 +8,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from asr_lab.callbacks.averaging import KeptCheckpoints
+
 
 class TimedCheckpoint(ModelCheckpoint):
     """Saves every so often between two steps, never inside one whose gradients are still being accumulated."""
@@ -23,15 +25,25 @@ class TimedCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """From the first average of weights on only averages can be the best: that is what was asked for."""
+    """From the first average of weights on only averages can be the best: that is what was asked for.
 
-    averaged = False
+    `kept` holds what is averaged after training, where that was asked for.
+    """
+
+    def __init__(self, kept: KeptCheckpoints | None, **where: Any):
+        super().__init__(**where)
+        self.kept, self.averaged = kept, False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and pl_module.averaging.n and not self.averaged:  # pyright: ignore
             self.averaged = True
             self.best_k_models, self.best_model_score, self.kth_best_model_path, self.best_model_path = {}, None, "", ""
         super().on_validation_end(trainer, pl_module)
+
+    def clear(self) -> None:
+        """The run is done."""
+        if self.kept:
+            self.kept.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"averaged": self.averaged}
@@ -41,15 +53,20 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-def keep_unvalidated_end(trainer: Trainer, task: Any, loader: Any, best: BestCheckpoint, kept: Any, file: Path) -> None:
-    """Training that stops inside an epoch (max_steps) has weights that no validation has seen: validate them too, and
-    write them to `file` if they are the best."""
-    if task.validated_step == trainer.global_step:
-        return
-    score = trainer.validate(task, loader, verbose=False)[0][str(best.monitor)]
-    first = best.best_model_score is None or (task.averaging.n > 0 and not best.averaged)
-    if first or score < float(best.best_model_score):  # pyright: ignore[reportArgumentType]
-        best.best_model_score = torch.tensor(score)
-        trainer.save_checkpoint(file)
-    if kept:
-        kept.consider(trainer, score)
+def settle(trainer: Trainer, task: Any, loader: Any, best: BestCheckpoint, file: Path) -> None:
+    """After training: `file` is what the run is scored by.
+
+    Training that stops inside an epoch (max_steps) has weights that no validation has seen: they are validated, too.
+    Where a mean of checkpoints was asked for, it takes the place of the best one.
+    """
+    if task.validated_step != trainer.global_step:
+        score = trainer.validate(task, loader, verbose=False)[0][str(best.monitor)]
+        first = best.best_model_score is None or (task.averaging.n > 0 and not best.averaged)
+        if first or score < float(best.best_model_score):  # pyright: ignore[reportArgumentType]
+            best.best_model_score = torch.tensor(score)
+            trainer.save_checkpoint(file)
+        if best.kept:
+            best.kept.consider(trainer, score)
+    if best.kept:
+        assert best.best_model_score is not None
+        best.kept.average(trainer, task, float(best.best_model_score), file)
