@@ -161,8 +161,8 @@ class Task(LightningModule):
                 _forget(parameters)
         if hasattr(self.schedule, "by_gradient"):  # waits for the device
             loss = self.trainer.strategy.reduce(self._loss, reduce_op="mean")
-            loss, norm = torch.stack([loss.float(), global_norm(gradients(parameters)).float()]).tolist()
-            set_lr(self.lr_schedulers(), lambda lr: self.schedule.by_gradient(lr, loss, norm))  # pyright: ignore
+            seen = torch.stack([loss.float(), global_norm(gradients(parameters)).to(loss).float()]).tolist()
+            set_lr(self.lr_schedulers(), lambda lr: self.schedule.by_gradient(lr, *seen))  # pyright: ignore
         self.tally.add(report.clipped, skip, finite)
         self._tell(optimizer.param_groups[0]["lr"], report, skip)
         if norm.device.type == "cpu" or self.tally.steps % LOOK_EVERY == 0:
