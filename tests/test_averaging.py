@@ -1,6 +1,8 @@
 """Averages of weights: their formulas, and that they are what is validated, scored and kept."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -255,7 +257,7 @@ RUNNING = {
 }
 
 
-@pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.parametrize("name", ["ema", "swa", pytest.param("polyak", marks=pytest.mark.slow)])
 def test_averages_are_validated_scored_and_kept(name, trained, monkeypatch):
     """Against averages made by hand of the weights after each step."""
     from asr_lab.base_task import Task
@@ -297,7 +299,9 @@ def test_averages_are_validated_scored_and_kept(name, trained, monkeypatch):
     _is_what_is_scored(run, result)
 
 
-@pytest.mark.parametrize("name", [*RUNNING, "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["ema", "checkpoints", *(pytest.param(n, marks=pytest.mark.slow) for n in ("swa", "polyak"))]
+)
 def test_resumed_equals_uninterrupted(name, trained, tones, tmp_path):
     overrides = RUNNING.get(name, ["averaging=checkpoints", "averaging.n_checkpoints=2"])
     overrides = [*overrides, "encoder=quartznet", "trainer.max_epochs=4"]
@@ -346,13 +350,47 @@ def test_a_lost_checkpoint_is_one_line(tones, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["ema", "swa", "checkpoints"])
 def test_training_that_stops_inside_an_epoch(name, trained):
-    run, result = trained(f"averaging={name}", "encoder=bilstm", "trainer.max_epochs=3", "trainer.max_steps=7")
+    late = ["averaging.start=0.9"] if name == "swa" else []
+    run, result = trained(f"averaging={name}", *late, "encoder=bilstm", "trainer.max_epochs=3", "trainer.max_steps=7")
     assert result["steps"] == 7 and result["averaged"]
     if name == "swa":
         assert result["averaged"] == {"n": 1} and result["best"]["step"] == 7
     if name == "checkpoints":
         assert [c["step"] for c in result["averaged"]["checkpoints"]][-1] == 7
     _is_what_is_scored(run, result)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["averaging=checkpoints", "schedule=plateau", "schedule.patience=0", "schedule.threshold=0.9"],
+        ["averaging=ema", "schedule=polyak", "optimizer=sgd", "clipping=norm"],
+    ],
+    ids=["checkpoints", "ema"],
+)
+def test_two_processes_agree(overrides, tones, tmp_path):
+    """On the weights at the end, on those that were scored, and on the learning rate."""
+    more = ["encoder=bilstm", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=3"]
+    run = make_run(tmp_path / "run", tiny(tones, *more, *overrides))
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from asr_lab.base_task import Task\n"
+        "from asr_lab.train import main\n"
+        "def on_fit_end(self):\n"
+        "    rate = self.trainer.optimizers[0].param_groups[0]['lr']\n"
+        "    torch.save((rate, self.state_dict()), f'{sys.argv[2]}.{self.trainer.global_rank}')\n"
+        "Task.on_fit_end = on_fit_end\n"
+        "sys.exit(main(sys.argv[1]))\n"
+    )
+    command = [sys.executable, str(script), str(run.folder), str(tmp_path / "end")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert run.result()["status"] == "done" and run.result()["averaged"]
+    (rate, state), (other_rate, other) = (torch.load(tmp_path / f"end.{rank}") for rank in (0, 1))
+    assert rate == other_rate < composed(*overrides).optimizer.lr
+    assert same(state, other)
 
 
 def test_a_language_models_weights(tones, tmp_path):

@@ -253,7 +253,8 @@ def test_plateau_in_training_and_resumed(trained, tones, tmp_path):
     offset = steps[0]
     by_epoch = [{found[offset + e * n + i] for i in range(n)} for e in range(4)]
     # The first validation lies in the warm-up (0.3 of 4 epochs); the second sets the mark, the third falls short.
-    assert max(by_epoch[1]) == lr and by_epoch[2] == {lr} and by_epoch[3] == {lr / 2}
+    assert max(by_epoch[1]) == pytest.approx(lr)
+    assert [*by_epoch[2], *by_epoch[3]] == pytest.approx([lr, lr / 2])
     compare_with_resumed(run, result, tmp_path / "cut", tiny(tones, *PLATEAU), stop=3 * n + 1, resumed=3 * n)
 
 

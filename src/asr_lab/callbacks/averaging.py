@@ -29,6 +29,8 @@ class KeptCheckpoints(Checkpoint):
     def consider(self, trainer: Trainer, score: float) -> None:
         """The present weights and their score."""
         step = trainer.global_step
+        if step in self.kept:  # a run that goes on after its end
+            return
         found = self.kept | {step: {"epoch": trainer.current_epoch, self.score: score}}
         chosen = self.averaging.chosen({k: v[self.score] for k, v in found.items()})
         if step in chosen:
