@@ -160,7 +160,7 @@ class Task(LightningModule):
             if skip:
                 _forget(parameters)
         if hasattr(self.schedule, "by_gradient"):  # waits for the device
-            loss = self.trainer.strategy.reduce(self._loss, reduce_op="mean")
+            loss = self.trainer.strategy.reduce(self._loss.clone(), reduce_op="mean")
             seen = torch.stack([loss.float(), global_norm(gradients(parameters)).to(loss).float()]).tolist()
             set_lr(self.lr_schedulers(), lambda lr: self.schedule.by_gradient(lr, *seen))  # pyright: ignore
         self.tally.add(report.clipped, skip, finite)
