@@ -49,7 +49,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     config = run.config
     _set_up(config)
     from asr_lab.build import make
-    from asr_lab.callbacks.checkpoint import settle
+    from asr_lab.callbacks.checkpoint import place_of, scored_weights, settle
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
@@ -59,7 +59,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     if is_main:
         run.write_result(score=run.score, environment=environment(), **_before_training(run, parts))
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
-    resume_step, place = _checkpoint_place(resume) if resume else (0, None)
+    resume_step, place = place_of(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
@@ -106,7 +106,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         **training,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "resumed_at_step": resume_step,
-        **_best(run),
+        **scored_weights(run.best_checkpoint),
         "finished": now(),
     }
     if trainer.is_global_zero:
@@ -199,24 +199,6 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
             if getattr(getattr(parts.task, "decoder", None), "one_label", False):
                 write_text(run.confusion_file(split), confusion(rows[split]).csv())
     return metrics, rows
-
-
-def _best(run: Run) -> dict[str, Any]:
-    """What result.json says of the scored weights: where they were saved, and of what they are the average."""
-    import torch
-
-    saved = torch.load(run.best_checkpoint, map_location="cpu", weights_only=False)
-    averaged = {k: v for k, v in saved.get("averaging", {}).items() if k in ("n", "checkpoints", "single_best")}
-    return {"best": {"epoch": saved["epoch"], "step": saved["global_step"]}, "averaged": averaged or None}
-
-
-def _checkpoint_place(path: Path) -> tuple[int, dict[str, Any]]:
-    """(optimizer step, the training loader's state)"""
-    import torch
-
-    saved = torch.load(path, map_location="cpu", weights_only=False)
-    [loader] = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    return saved["global_step"], loader
 
 
 def is_quiet(config: dict[str, Any]) -> bool:

@@ -70,3 +70,17 @@ def settle(trainer: Trainer, task: Any, loader: Any, best: BestCheckpoint, file:
     if best.kept:
         assert best.best_model_score is not None
         best.kept.average(trainer, task, float(best.best_model_score), file)
+
+
+def scored_weights(file: Path) -> dict[str, Any]:
+    """What result.json says of the scored weights: where they were saved, and of what they are the average."""
+    saved = torch.load(file, map_location="cpu", weights_only=False)
+    averaged = {k: v for k, v in saved.get("averaging", {}).items() if k in ("n", "checkpoints", "single_best")}
+    return {"best": {"epoch": saved["epoch"], "step": saved["global_step"]}, "averaged": averaged or None}
+
+
+def place_of(file: Path) -> tuple[int, dict[str, Any]]:
+    """(optimizer step, the training loader's state)"""
+    saved = torch.load(file, map_location="cpu", weights_only=False)
+    [loader] = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    return saved["global_step"], loader
