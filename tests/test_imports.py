@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "asr_lab"
 PARTS = {"frontend", "preprocess", "augment", "text", "encoders", "decoders", "decoding", "lm"}
-PARTS |= {"clipping", "optim", "metrics"}
+PARTS |= {"averaging", "clipping", "optim", "metrics"}
 # Each level may import the ones to its left: types <- parts <- task <- build <- train <- {cli, sweep}.
 BASE = {"errors", "files", "paths", "types", "layers"}
 

@@ -1,13 +1,10 @@
-"""Parameter groups and schedules."""
-
-from itertools import pairwise
+"""Parameter groups, and what reaches an optimizer."""
 
 import pytest
 import torch
 
 from asr_lab.build import build
 from asr_lab.optim.groups import parameter_groups
-from asr_lab.optim.schedules import constant, warmup_cosine
 from asr_lab.sweep.cell import resolved
 
 from .conftest import choices, composed, families, tiny
@@ -53,28 +50,3 @@ def test_adamw_ignores_a_skipped_step():
     p.grad = None
     optimizer.step()
     assert torch.equal(p, before)
-
-
-def test_warmup_cosine():
-    factor = warmup_cosine(total_steps=100, warmup=0.1, final=0.1)
-    values = [factor(i) for i in range(101)]
-    assert values[0] == pytest.approx(0.1)
-    assert values[9] == pytest.approx(1.0)
-    assert values[10] == pytest.approx(1.0)
-    assert values[55] == pytest.approx(0.55)
-    assert values[100] == pytest.approx(0.1)
-    assert factor(500) == pytest.approx(0.1)  # a resumed run with more steps never rises again
-    assert all(a <= b for a, b in pairwise(values[:10]))
-    assert all(a >= b for a, b in pairwise(values[10:]))
-
-
-def test_constant():
-    assert {constant(10)(i) for i in range(20)} == {1.0}
-
-
-@pytest.mark.parametrize(
-    "bad", [{"warmup": 1.0, "final": 0.1}, {"warmup": -0.1, "final": 0.1}, {"warmup": 0, "final": 2}]
-)
-def test_schedule_values_that_cannot_be(bad):
-    with pytest.raises(ValueError, match="warmup is in"):
-        warmup_cosine(total_steps=10, **bad)

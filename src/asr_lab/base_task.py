@@ -11,10 +11,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
+from asr_lab.averaging import Averaging
+from asr_lab.averaging.none import NoAveraging
 from asr_lab.clipping import Clipper, global_norm, gradients
-from asr_lab.errors import AsrLabError, ConfigError, ExplodedError
+from asr_lab.errors import AsrLabError, ConfigError, ExplodedError, nearest
 from asr_lab.optim.groups import parameter_groups
+from asr_lab.optim.schedules import Schedule
 from asr_lab.optim.tally import Tally, leaves_out
+from asr_lab.optim.told import set_lr
 from asr_lab.types import ClipReport
 
 # Steps between two looks at whether a training on a GPU has exploded: each look waits for the device.
@@ -36,13 +40,14 @@ class Task(LightningModule):
         self,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
-        schedule: Callable[..., Callable[[int], float]],
+        schedule: Schedule,
         clipper: Clipper,
         max_nonfinite_steps: int,
     ):
         super().__init__()
-        self.make_optimizer, self.weight_decay, self.make_schedule = optimizer, weight_decay, schedule
+        self.make_optimizer, self.weight_decay, self.schedule = optimizer, weight_decay, schedule
         self.clipper, self.max_nonfinite_steps = clipper, max_nonfinite_steps
+        self.averaging: Averaging = NoAveraging()  # train.py gives the run's
         # What using the trained weights takes beside them; saved in every checkpoint.
         self.belongings: dict[str, Any] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}  # one an utterance, of the present epoch
@@ -70,7 +75,8 @@ class Task(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.step(batch, "train")
-        self._loss = loss.detach()
+        n_before = batch_idx % self.trainer.accumulate_grad_batches  # batches of the same optimizer step
+        self._loss = self._loss + (loss.detach() - self._loss) / (n_before + 1) if n_before else loss.detach()
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -82,7 +88,7 @@ class Task(LightningModule):
     def rates(self, stage: str) -> Metric:
         return self.val_rates if stage == "val" else self.test_rates
 
-    # Some optimizers (schedule-free) train at other weights than those that are scored and kept.
+    # Averages and some optimizers (schedule-free) train at other weights than those that are scored and kept.
 
     def on_train_start(self) -> None:
         self._optimize("train")
@@ -101,6 +107,7 @@ class Task(LightningModule):
         for optimizer in self.trainer.optimizers:
             if hasattr(optimizer, mode):
                 getattr(optimizer, mode)()
+        self.averaging.use() if mode == "eval" else self.averaging.release()
 
     def on_validation_epoch_start(self) -> None:
         self.rows["val"].clear()
@@ -110,8 +117,18 @@ class Task(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._log_rates("val")
-        if self.trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.validated_step = self.trainer.global_step
+            if hasattr(self.schedule, "by_scores"):  # before the checkpoints of this validation
+                scores = {name: float(self.trainer.callback_metrics[name]) for name in self.scores}
+                self.schedule.by_scores(scores, self.validated_step)  # pyright: ignore[reportAttributeAccessIssue]
+                set_lr(self.lr_schedulers(), lambda lr: self.schedule(self.validated_step))
+
+    @property
+    def scores(self) -> list[str]:
+        """What every validation logs: `val/loss` and the values of the metric."""
+        metric = self.val_rates  # past the wrapping of torchmetrics, which would warn of nothing counted so far
+        return sorted({"val/loss", *(f"val/{name}" for name in type(metric).compute(metric))})
 
     def on_test_epoch_end(self) -> None:
         self._log_rates("test")
@@ -142,6 +159,10 @@ class Task(LightningModule):
             skip = ~finite if report.skip is None else report.skip | ~finite
             if skip:
                 _forget(parameters)
+        if hasattr(self.schedule, "by_gradient"):  # waits for the device
+            loss = self.trainer.strategy.reduce(self._loss.clone(), reduce_op="mean")
+            seen = torch.stack([loss.float(), global_norm(gradients(parameters)).to(loss).float()]).tolist()
+            set_lr(self.lr_schedulers(), lambda lr: self.schedule.by_gradient(lr, *seen))  # pyright: ignore
         self.tally.add(report.clipped, skip, finite)
         self._tell(optimizer.param_groups[0]["lr"], report, skip)
         if norm.device.type == "cpu" or self.tally.steps % LOOK_EVERY == 0:
@@ -171,16 +192,28 @@ class Task(LightningModule):
             for listener in self.listeners:
                 listener(self.tally.steps - 1, lr, scaler.get_scale() if scaler else 1.0, row)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.averaging.update(self.trainer.global_step + 1)  # it is counted after this hook
+
     def configure_optimizers(self) -> Any:
         if hasattr(self.clipper, "attach"):
             self.clipper.attach(self)  # pyright: ignore[reportAttributeAccessIssue]
         optimizer = self._make_optimizer(parameter_groups(self, self.weight_decay))
-        given = {"total_steps": int(self.trainer.estimated_stepping_batches)}
-        if "steps_per_epoch" in inspect.signature(self.make_schedule).parameters:
-            given["steps_per_epoch"] = math.ceil(
-                self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        if hasattr(optimizer, "eval") and self.averaging.trains_on:
+            raise ConfigError(
+                f"conf/averaging: {type(optimizer).__name__} holds an average of the weights itself; averaging=none"
             )
-        scheduler = {"scheduler": LambdaLR(optimizer, self.make_schedule(**given)), "interval": "step", "name": "lr"}
+        n_steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(n_steps):
+            raise ConfigError("conf/trainer: max_epochs and max_steps are both -1; set one, schedules need an end")
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        self.schedule.begin(int(n_steps), steps_per_epoch)
+        self.averaging.begin(self, int(n_steps), steps_per_epoch)
+        monitor = getattr(self.schedule, "monitor", None)
+        if monitor and monitor not in self.scores:
+            raise ConfigError(f"schedule.monitor={monitor}: no validation logs it{nearest(monitor, self.scores)}")
+        scheduler = {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step", "name": "lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -225,11 +258,16 @@ class Task(LightningModule):
         checkpoint["counts"] = self.counts
         checkpoint["belongings"] = self.belongings
         checkpoint["clipper"] = self.clipper.state_dict() if hasattr(self.clipper, "state_dict") else None  # pyright: ignore
+        self.averaging.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.tally.load(checkpoint["counts"])
         if checkpoint["clipper"] is not None:
             self.clipper.load_state_dict(checkpoint["clipper"])  # pyright: ignore
+        if self.trainer.state.fn == "fit":
+            self.averaging.load(checkpoint)
+        else:  # from here on the weights are those that were loaded
+            self.averaging = NoAveraging()
 
 
 def _forget(parameters: list[Tensor]) -> None:

@@ -15,6 +15,7 @@ from torch.nn import Parameter
 from asr_lab.data.speech import SpeechData
 from asr_lab.errors import ConfigError, nearest
 from asr_lab.frontend import Frontend
+from asr_lab.optim.schedules import Schedule
 from asr_lab.task import SpeechTask
 from asr_lab.text.tokenizer import Tokenizer
 
@@ -28,7 +29,6 @@ GIVEN = {
     "text": {"corpus", "tokenizer", "seed", "n_workers"},
     "model": {"n_labels"},
     "optimizer": {"params"},
-    "schedule": {"total_steps", "steps_per_epoch"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},
     "logger": {"run"},
@@ -85,7 +85,7 @@ class Outline(NamedTuple):
     head: Any
     encoder: Any
     optimizer: Callable
-    schedule: Callable
+    schedule: Schedule
     clipper: Any
 
     @classmethod

@@ -10,6 +10,7 @@ from asr_lab.base_task import Task
 from asr_lab.clipping import Clipper
 from asr_lab.lm.neural import NeuralLm
 from asr_lab.metrics.perplexity import Perplexity
+from asr_lab.optim.schedules import Schedule
 from asr_lab.text.tokenizer import Tokenizer
 from asr_lab.types import TextBatch
 
@@ -29,7 +30,7 @@ class LmTask(Task):
         tokenizer: Tokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
-        schedule: Callable[..., Callable[[int], float]],
+        schedule: Schedule,
         clipper: Clipper,
         max_nonfinite_steps: int,
     ):

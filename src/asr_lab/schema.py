@@ -50,6 +50,7 @@ class Config:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING
+    averaging: Any = MISSING
     gradients: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -73,6 +74,7 @@ class LmConfig:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING
+    averaging: Any = MISSING
     gradients: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING

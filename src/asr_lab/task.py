@@ -16,6 +16,7 @@ from asr_lab.errors import DataError
 from asr_lab.frontend import Head
 from asr_lab.lm import Fusion, NoFusion
 from asr_lab.metrics.wer import ErrorRates, utterance_errors
+from asr_lab.optim.schedules import Schedule
 from asr_lab.text.tokenizer import Tokenizer
 from asr_lab.types import Batch, Hypothesis
 
@@ -39,7 +40,7 @@ class SpeechTask(Task):
         tokenizer: Tokenizer,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
-        schedule: Callable[..., Callable[[int], float]],
+        schedule: Schedule,
         clipper: Clipper,
         max_nonfinite_steps: int,
         score: str,

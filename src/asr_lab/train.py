@@ -47,31 +47,24 @@ def train(run: Run) -> dict[str, Any]:
 
 def _train(run: Run, start: float) -> dict[str, Any]:
     config = run.config
-    if config["runtime"]["fast_malloc"]:
-        keep_freed_memory()
-    import pytorch_lightning as pl
-    import torch
-
+    _set_up(config)
     from asr_lab.build import make
+    from asr_lab.callbacks.checkpoint import place_of, scored_weights, settle
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo, wandb
     from asr_lab.tracking.jsonl import JsonlLogger
 
-    quieten()
-    torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
-    pl.seed_everything(config["seed"], verbose=False)
-    peak_memory_mb(reset=True)
     parts = _built(run)
     is_main = is_main_process()
     if is_main:
         run.write_result(score=run.score, environment=environment(), **_before_training(run, parts))
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
-    resume_step, place = _checkpoint_place(resume) if resume else (0, None)
+    resume_step, place = place_of(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
     watchers = make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
-    callbacks, best = make_callbacks(run, meter)
+    callbacks, best = make_callbacks(run, meter, parts.task.averaging)
     trainer = make(config, "trainer")(
         callbacks=callbacks,
         logger=[files, *watchers] if files else False,
@@ -96,38 +89,55 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
         }
-        counts = dict(parts.task.counts)
-        _keep_unvalidated_end(trainer, parts.task, loaders["val"], best, run)
+        counts = parts.task.counts
+        settle(trainer, parts.task, loaders["val"], best, run.best_checkpoint)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
             wandb.log_samples(watchers, rows["test"])
         failed = False
     finally:
         wandb.finish(watchers, {} if failed else metrics, failed)
-    metrics["train/clipped"] = counts["clipped"] / max(1, counts["steps"])
-    metrics["train/nonfinite"] = counts["nonfinite"]
+    counted = {"train/clipped": counts["clipped"] / max(1, counts["steps"]), "train/nonfinite": counts["nonfinite"]}
+    training["seconds"]["total"] = round(time.monotonic() - start, 3)
     result = {
         "status": "done",
-        "metrics": metrics,
+        "metrics": metrics | counted,
         "parameters": sum(p.numel() for p in parts.task.parameters()),
         **training,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "resumed_at_step": resume_step,
-        "best": _best(run),
+        **scored_weights(run.best_checkpoint),
         "finished": now(),
     }
-    result["seconds"]["total"] = round(time.monotonic() - start, 3)
-    return run.write_result(**result) if trainer.is_global_zero else result
+    if trainer.is_global_zero:
+        result = run.write_result(**result)
+        best.clear()
+    return result
+
+
+def _set_up(config: dict[str, Any]) -> None:
+    if config["runtime"]["fast_malloc"]:
+        keep_freed_memory()  # before there is much to keep
+    import pytorch_lightning as pl
+    import torch
+
+    quieten()
+    torch.set_num_threads(n_threads(config["runtime"]["n_threads"]))
+    pl.seed_everything(config["seed"], verbose=False)
+    peak_memory_mb(reset=True)
 
 
 def _built(run: Run) -> Any:
-    from asr_lab.build import build
+    from asr_lab.build import build, make
     from asr_lab.build_lm import build_lm
 
+    averaging = make(run.config, "averaging")
     if run.kind == "lm":
-        return build_lm(run.config)
-    parts = build(run.config)
-    parts.task.distill.prepare(run.config, parts)
+        parts = build_lm(run.config)
+    else:
+        parts = build(run.config)
+        parts.task.distill.prepare(run.config, parts)
+    parts.task.averaging = averaging
     return parts
 
 
@@ -143,23 +153,27 @@ def _before_training(run: Run, parts: Any) -> dict[str, Any]:
     return {"data": {"digest": data.corpus.digests()}, "encoder": encoder}
 
 
-def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
+def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any]:
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from asr_lab.averaging.checkpoints import CheckpointAverage
     from asr_lab.build import make
-    from asr_lab.callbacks.checkpoint import TimedCheckpoint
+    from asr_lab.callbacks.averaging import KeptCheckpoints
+    from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
+    wanted = isinstance(averaging, CheckpointAverage)
+    kept = KeptCheckpoints(averaging, run.checkpoints, run.score) if wanted else None
+    best = BestCheckpoint(kept, filename="best", monitor=f"val/{run.score}", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
-    # In this order: `last` holds the score of `best`.
+    # In this order: `last` holds the scores of `best` and `kept`.
     recorder = make(run.config, "gradients")(folder=run.folder)
-    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, last, often]
+    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, *([kept] if kept else []), last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:
@@ -185,31 +199,6 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
             if getattr(getattr(parts.task, "decoder", None), "one_label", False):
                 write_text(run.confusion_file(split), confusion(rows[split]).csv())
     return metrics, rows
-
-
-def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: Run) -> None:
-    """Training that stops inside an epoch (max_steps) has weights that no validation has seen: validate them too."""
-    if task.validated_step == trainer.global_step:
-        return
-    scored = trainer.validate(task, loader, verbose=False)[0][f"val/{run.score}"]
-    if best.best_model_score is None or scored < float(best.best_model_score):
-        trainer.save_checkpoint(run.best_checkpoint)
-
-
-def _best(run: Run) -> dict[str, Any]:
-    import torch
-
-    saved = torch.load(run.best_checkpoint, map_location="cpu", weights_only=False)
-    return {"epoch": saved["epoch"], "step": saved["global_step"]}
-
-
-def _checkpoint_place(path: Path) -> tuple[int, dict[str, Any]]:
-    """(optimizer step, the training loader's state)"""
-    import torch
-
-    saved = torch.load(path, map_location="cpu", weights_only=False)
-    [loader] = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    return saved["global_step"], loader
 
 
 def is_quiet(config: dict[str, Any]) -> bool:

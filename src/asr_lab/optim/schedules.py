@@ -1,115 +1,182 @@
-"""Learning-rate schedules: step -> factor on the optimizer's lr, from 0. Each YAML is a partial.
+"""Learning-rate schedules: step -> factor on the optimizer's lr, from 0.
 
-The training task gives `total_steps`, and `steps_per_epoch` to those that ask for it.
+The training task says how long the training will be (`begin`) and then asks for the factor of every step. With `every:
+epoch` the formulas count whole epochs, so the factor stands still within one. Those that listen to the training are in
+`told.py`.
 """
 
 import math
-from collections.abc import Callable
-
-Factor = Callable[[int], float]
 
 
-def constant(total_steps: int) -> Factor:
+class Schedule:
+    """What all share: the length of the training, in steps or in epochs."""
+
+    def __init__(self, every: str):
+        if every not in ("step", "epoch"):
+            raise ValueError(f"schedule.every={every}; choose from: step, epoch")
+        self.every = every
+        self.unit = self.total = 1
+
+    def begin(self, n_steps: int, steps_per_epoch: int) -> None:
+        """The training takes `n_steps` optimizer steps; the last epoch may be cut short."""
+        self.unit = steps_per_epoch if self.every == "epoch" else 1
+        self.total = math.ceil(n_steps / self.unit)
+
+    def __call__(self, step: int) -> float:
+        """Factor of the step, from 0; one after the last is asked for, too."""
+        return self.factor(step // self.unit)
+
+    def factor(self, t: int) -> float:
+        """Of the t-th step or epoch, from 0"""
+        raise NotImplementedError
+
+
+class Constant(Schedule):
     """Factor 1 throughout."""
-    return lambda step: 1.0
+
+    def __init__(self) -> None:
+        super().__init__("step")
+
+    def factor(self, t: int) -> float:
+        return 1.0
 
 
-def warmup_cosine(total_steps: int, warmup: float, final: float) -> Factor:
-    """Linear rise over the first `warmup` share of steps, then half a cosine to `final` (Loshchilov & Hutter 2017)."""
-    n_warmup = _n_warmup(total_steps, warmup, final)
+class Warmup(Schedule):
+    """A line up to 1 over the first `warmup` share: (t + 1) / n for t < n."""
 
-    def factor(step: int) -> float:
-        return _rise(step, n_warmup) or final + (1 - final) * 0.5 * (1 + math.cos(math.pi * _done(step)))
+    def __init__(self, warmup: float, every: str):
+        super().__init__(every)
+        if not 0 <= warmup < 1:
+            raise ValueError(f"schedule.warmup is a share, at least 0 and below 1, {warmup} came")
+        self.warmup = warmup
 
-    def _done(step: int) -> float:
-        return min(1.0, (step - n_warmup) / max(1, total_steps - n_warmup))
+    @property
+    def n_warmup(self) -> int:
+        return max(1, round(self.warmup * self.total)) if self.warmup else 0
 
-    return factor
+    def factor(self, t: int) -> float:
+        n = self.n_warmup
+        return (t + 1) / n if t < n else self.after(t - n, max(1, self.total - n))
 
-
-def warmup_linear(total_steps: int, warmup: float, final: float) -> Factor:
-    """Linear rise over the first `warmup` share of steps, then a line to `final`."""
-    n_warmup = _n_warmup(total_steps, warmup, final)
-
-    def factor(step: int) -> float:
-        done = min(1.0, (step - n_warmup) / max(1, total_steps - n_warmup))
-        return _rise(step, n_warmup) or 1 - (1 - final) * done
-
-    return factor
+    def after(self, t: int, n: int) -> float:
+        """Factor of the t-th step or epoch, from 0, of the `n` after the warm-up"""
+        raise NotImplementedError
 
 
-def noam(total_steps: int, warmup: float) -> Factor:
-    """Linear rise, then the inverse square root of the step (Vaswani et al. 2017, equation 3), 1 where both meet."""
-    n_warmup = _n_warmup(total_steps, warmup)
+class WarmupCosine(Warmup):
+    """A rise, then half a cosine to `final` (Loshchilov & Hutter 2017, equation 5, without restarts)."""
 
-    def factor(step: int) -> float:
-        return _rise(step, n_warmup) or math.sqrt(n_warmup / (step + 1))
+    def __init__(self, warmup: float, final: float, every: str):
+        super().__init__(warmup, every)
+        self.final = _share("final", final)
 
-    return factor
-
-
-def one_cycle(total_steps: int, warmup: float, initial: float, final: float) -> Factor:
-    """Half a cosine from `initial` up to 1 and another down to `final` (Smith & Topin 2017), as torch's OneCycleLR."""
-    n_warmup = _n_warmup(total_steps, warmup, final)
-    if not 0 <= initial <= 1:
-        raise ValueError(f"schedule.initial is between 0 and 1, {initial} came")
-
-    def factor(step: int) -> float:
-        if step < n_warmup:
-            return 1 + (initial - 1) * 0.5 * (1 + math.cos(math.pi * step / n_warmup))
-        done = min(1.0, (step - n_warmup) / max(1, total_steps - 1 - n_warmup))
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
-
-    return factor
+    def after(self, t: int, n: int) -> float:
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * min(1.0, t / n)))
 
 
-def wsd(total_steps: int, warmup: float, decay: float, final: float) -> Factor:
+class WarmupLinear(Warmup):
+    """A rise, then a line to `final`."""
+
+    def __init__(self, warmup: float, final: float, every: str):
+        super().__init__(warmup, every)
+        self.final = _share("final", final)
+
+    def after(self, t: int, n: int) -> float:
+        return 1 - (1 - self.final) * min(1.0, t / n)
+
+
+class Noam(Warmup):
+    """A rise, then the inverse square root (Vaswani et al. 2017, equation 3), scaled to 1 where both meet."""
+
+    @property
+    def n_warmup(self) -> int:
+        return max(1, round(self.warmup * self.total))
+
+    def after(self, t: int, n: int) -> float:
+        return math.sqrt(self.n_warmup / (t + 1 + self.n_warmup))
+
+
+class OneCycle(Schedule):
+    """Half a cosine from `initial` up to 1 and another down to `final` (Smith & Topin 2017); the steps are those of
+    torch's OneCycleLR with two phases, in which the momentum stays as it is."""
+
+    def __init__(self, warmup: float, initial: float, final: float, every: str):
+        super().__init__(every)
+        if not 0 <= warmup < 1:
+            raise ValueError(f"schedule.warmup is a share, at least 0 and below 1, {warmup} came")
+        self.warmup, self.initial, self.final = warmup, _share("initial", initial), _share("final", final)
+
+    def factor(self, t: int) -> float:
+        peak, last = self.warmup * self.total - 1, self.total - 1
+        if t < peak:
+            return _half_cosine(self.initial, 1.0, t / peak)
+        peak = max(0.0, peak)
+        return _half_cosine(1.0, self.final, min(1.0, (t - peak) / (last - peak)) if last > peak else 1.0)
+
+
+class Wsd(Warmup):
     """Warm-up, stable, decay (Hu et al. 2024): a rise, a long plateau, and a line to `final` over the last `decay`
-    share of steps."""
-    n_warmup = _n_warmup(total_steps, warmup, final)
-    if not 0 < decay <= 1 - warmup:
-        raise ValueError(f"schedule.decay is above 0 and at most 1 - schedule.warmup, {decay} came")
-    n_decay = max(1, round(decay * total_steps))
+    share."""
 
-    def factor(step: int) -> float:
-        done = min(1.0, max(0.0, (step + n_decay - total_steps) / n_decay))
-        return _rise(step, n_warmup) or 1 - (1 - final) * done
+    def __init__(self, warmup: float, decay: float, final: float, every: str):
+        super().__init__(warmup, every)
+        if not 0 < decay <= 1 - warmup:
+            raise ValueError(f"schedule.decay is above 0 and at most 1 - schedule.warmup, {decay} came")
+        self.decay, self.final = decay, _share("final", final)
 
-    return factor
-
-
-def eden(total_steps: int, steps_per_epoch: int, warmup_steps: int, half_steps: int, half_epochs: float) -> Factor:
-    """Falls with steps and with epochs: ((t^2 + T^2) / T^2)^-1/4 ((e^2 + E^2) / E^2)^-1/4, times a rise from 1/2 to 1
-    over `warmup_steps` (Povey, icefall's Eden). T = `half_steps`, E = `half_epochs`; e counts parts of an epoch."""
-    if warmup_steps < 0 or half_steps < 1 or not half_epochs > 0:
-        raise ValueError(
-            "schedule: warmup_steps is not negative, half_steps and half_epochs are positive; "
-            f"{warmup_steps}, {half_steps} and {half_epochs} came"
-        )
-
-    def factor(step: int) -> float:
-        rise = 1.0 if step >= warmup_steps else 0.5 + 0.5 * step / warmup_steps
-        epoch = step / steps_per_epoch
-        return rise * ((step / half_steps) ** 2 + 1) ** -0.25 * ((epoch / half_epochs) ** 2 + 1) ** -0.25
-
-    return factor
+    def after(self, t: int, n: int) -> float:
+        n_decay = min(n, max(1, round(self.decay * self.total)))
+        return 1 - (1 - self.final) * min(1.0, max(0.0, (t + n_decay - n) / n_decay))
 
 
-def exponential(total_steps: int, steps_per_epoch: int, gamma: float, every: str) -> Factor:
+class Eden(Schedule):
+    """Falls with steps and with epochs (icefall's Eden, Povey; Yao et al. 2024):
+    ((t^2 + T^2) / T^2)^-1/4 ((e^2 + E^2) / E^2)^-1/4, times a line from `warmup_start` to 1 over `warmup_steps`.
+
+    t counts steps, e whole epochs; T = `half_steps`, E = `half_epochs`.
+    """
+
+    def __init__(self, warmup_start: float, warmup_steps: int, half_steps: int, half_epochs: float):
+        super().__init__("step")
+        self.warmup_start = _share("warmup_start", warmup_start)
+        if warmup_steps < 0 or half_steps < 1 or not half_epochs > 0:
+            raise ValueError(
+                "schedule: warmup_steps is not negative, half_steps and half_epochs are positive; "
+                f"{warmup_steps}, {half_steps} and {half_epochs} came"
+            )
+        self.warmup_steps, self.half_steps, self.half_epochs = warmup_steps, half_steps, half_epochs
+        self.steps_per_epoch = 1
+
+    def begin(self, n_steps: int, steps_per_epoch: int) -> None:
+        super().begin(n_steps, steps_per_epoch)
+        self.steps_per_epoch = steps_per_epoch
+
+    def factor(self, t: int) -> float:
+        rise = 1.0
+        if t < self.warmup_steps:
+            rise = self.warmup_start + (1 - self.warmup_start) * t / self.warmup_steps
+        epoch = t // self.steps_per_epoch
+        return rise * ((t / self.half_steps) ** 2 + 1) ** -0.25 * ((epoch / self.half_epochs) ** 2 + 1) ** -0.25
+
+
+class Exponential(Schedule):
     """`gamma` to the power of the steps, or of the whole epochs, that are over."""
-    if not 0 < gamma <= 1:
-        raise ValueError(f"schedule.gamma is above 0 and at most 1, {gamma} came")
-    if every not in ("step", "epoch"):
-        raise ValueError(f"schedule.every={every}; choose from: step, epoch")
-    return lambda step: gamma ** (step if every == "step" else step // steps_per_epoch)
+
+    def __init__(self, gamma: float, every: str):
+        super().__init__(every)
+        if not 0 < gamma <= 1:
+            raise ValueError(f"schedule.gamma is above 0 and at most 1, {gamma} came")
+        self.gamma = gamma
+
+    def factor(self, t: int) -> float:
+        return self.gamma**t
 
 
-def _n_warmup(total_steps: int, warmup: float, final: float = 0.0) -> int:
-    if not 0 <= warmup < 1 or not 0 <= final <= 1:
-        raise ValueError(f"schedule: warmup is in [0, 1) and final in [0, 1], {warmup} and {final} came")
-    return max(1, round(warmup * total_steps))
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"schedule.{name} is a share of the peak learning rate, between 0 and 1, {value} came")
+    return value
 
 
-def _rise(step: int, n_warmup: int) -> float:
-    """The line up to 1 during the warm-up, 0 after it"""
-    return (step + 1) / n_warmup if step < n_warmup else 0.0
+def _half_cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))

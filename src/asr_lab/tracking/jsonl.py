@@ -17,7 +17,8 @@ class JsonlLogger(Logger):
     def __init__(self, path: Path, resume_step: int):
         super().__init__()
         self.path = path
-        kept = [row for row in read_jsonl(path) if row["step"] <= resume_step] if path.exists() else []
+        # Steps count from 0: the checkpoint of step n was written after the row of step n - 1.
+        kept = [row for row in read_jsonl(path) if row["step"] < resume_step] if path.exists() else []
         write_jsonl(path, kept)
         self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
 
