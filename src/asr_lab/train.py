@@ -114,6 +114,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "resumed_at_step": resume_step,
         "best": _best(run),
+        "gradients": next(c for c in callbacks if hasattr(c, "summary")).summary(counts),  # the recorder's
         "finished": now(),
     }
     result["seconds"]["total"] = round(time.monotonic() - start, 3)

@@ -97,7 +97,12 @@ class GradientRecorder(Callback):
         for name, value in (("every", every), ("n_elements", n_elements), ("n_units", n_units)):
             if value < 1:
                 raise ValueError(f"gradients.{name} must be at least 1, {value} came")
-        self.file, self.every, self.n_elements, self.n_units = Path(folder) / "gradients.npz", every, n_elements, n_units
+        self.file, self.every, self.n_elements, self.n_units = (
+            Path(folder) / "gradients.npz",
+            every,
+            n_elements,
+            n_units,
+        )
         self.make_record: Callable[[Sample], Record] = lambda sample: Record(sample, max_rows, max_looks)
         self.make_record(Sample((), *[np.zeros(0, np.int64)] * 4))  # a bad limit is said before training
         self.record: Record | None = None

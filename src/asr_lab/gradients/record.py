@@ -86,9 +86,15 @@ class Record:
 
     def cut(self, step: int) -> None:
         """Forgets all steps from `step` on: a resumed training takes them again."""
-        n, m = np.searchsorted(self.steps, step), np.searchsorted(self.looked, step)
-        self.steps, self.values, self.looked = self.steps[:n], self.values[:n], self.looked[:m]
-        self.looks = {key: rows[:m] for key, rows in self.looks.items()}
+        self._keep(self.steps < step, self.looked < step)
+
+    def skip(self, n_steps: int) -> None:
+        """Forgets the first `n_steps`."""
+        self._keep(self.steps >= n_steps, self.looked >= n_steps)
+
+    def _keep(self, steps: NDArray[np.bool_], looked: NDArray[np.bool_]) -> None:
+        self.steps, self.values, self.looked = self.steps[steps], self.values[steps], self.looked[looked]
+        self.looks = {key: rows[looked] for key, rows in self.looks.items()}
 
     def write(self, file: Path) -> None:
         """
