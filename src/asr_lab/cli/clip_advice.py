@@ -126,11 +126,11 @@ def _show_one(advice: "Advice", console: Any) -> None:
         (f"{t.value:g}{' *' * (t.value in advice.grid)}", _percent(t.clipped), _percent(t.kept), t.role)
         for t in advice.thresholds
     ]
-    headings = ("threshold", "steps clipped %", "mean length kept %", "role")
+    headings = ("threshold", "clipped %", "length kept %", "role")
     console.print(_table("Thresholds of the global norm (clipping=norm)", headings, rows))
     console.print(f"* at a percentile; as a grid: {_grid(advice)}")
     rows = [(r.name, _percent(r.clipped), _percent(r.kept), f"{r.longest:.3g}", r.role, r.how) for r in advice.replays]
-    headings = ("clipping", "steps clipped %", "mean length kept %", "longest step", "role", "from")
+    headings = ("clipping", "clipped %", "length kept %", "longest step", "role", "from")
     title = f"Every choice as its YAML has it, on the steps of {advice.group.example.run.name}"
     console.print(_table(title, headings, rows))
     if advice.not_recorded:
