@@ -1,4 +1,4 @@
-"""The recorder of gradients in trainings: it sees what was there, changes nothing, loses nothing, and waits for nobody."""
+"""The recorder of gradients in trainings: it sees what was there, changes nothing, loses nothing, waits for nobody."""
 
 import json
 import logging
@@ -15,14 +15,13 @@ from torch import nn
 from asr_lab.callbacks.gradients import TOGETHER, GradientRecorder, layer_names
 from asr_lab.clipping.norm import NormClipping
 from asr_lab.files import read_jsonl
-from asr_lab.gradients.record import LOOK, STEP_COLUMNS, read_record
+from asr_lab.gradients.record import LOOK, read_record
 from asr_lab.optim.tally import Tally
 from asr_lab.run import Run
 from asr_lab.tracking.histograms import log_histograms
 from asr_lab.train import train
 
 from .conftest import make_run, tiny
-from .test_tracking import inspect
 from .test_training import interrupted_at
 
 OPTIONS = {"every": 3, "max_rows": 1000, "max_looks": 100, "n_elements": 20, "n_units": 6}
@@ -34,7 +33,7 @@ class Module(nn.Module):
     def __init__(self, device: str = "cpu"):
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 4)])
-        self.unused = nn.Parameter(torch.ones(3))
+        self.end = nn.ParameterDict({"unused": nn.Parameter(torch.ones(3))})
         self.device, self.listeners, self.tally = torch.device(device), [], Tally()
         self.to(device)
 
@@ -134,9 +133,9 @@ class TestSteps:
             "layers.0.bias",
             "layers.1.weight",
             "layers.1.bias",
-            "unused",
+            "end.unused",
         ]
-        assert layer_names(steps.module) == ["layers.0", "layers.0", "layers.1", "layers.1", "unused"]
+        assert layer_names(steps.module) == ["layers.0", "layers.0", "layers.1", "layers.1", "end"]
 
     @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
     def test_gradients_that_are_not_finite(self, recorder, bad):
@@ -178,15 +177,6 @@ class TestSteps:
         with caplog.at_level(logging.WARNING):
             recorder.on_train_start(trainer, module)
         assert "earlier steps are lost" in caplog.text
-
-    def test_its_size_is_what_the_documentation_says(self, tmp_path):
-        """20 looks in 1,000 steps."""
-        recorder = GradientRecorder(tmp_path, every=1, max_rows=1000, max_looks=20, n_elements=2048, n_units=1024)
-        steps = Steps(recorder)
-        for _ in range(30):
-            steps.step()
-        recorder.write()
-        assert len(recorder.record.looked) <= 20
 
     @pytest.mark.parametrize(
         "wrong", [{"every": 0}, {"n_elements": 0}, {"n_units": 0}, {"max_rows": 99}, {"max_looks": 9}], ids=str
@@ -297,7 +287,7 @@ def test_accumulated_batches_are_one_row(trained):
     assert (found.looks["moves"].max(1) > 0).all()
 
 
-def test_an_explosion_is_recorded_to_its_end(trained, monkeypatch):
+def test_an_explosion_is_recorded_to_its_end(trained, monkeypatch, tmp_path):
     from asr_lab.errors import ExplodedError
     from asr_lab.task import SpeechTask
 
@@ -305,6 +295,8 @@ def test_an_explosion_is_recorded_to_its_end(trained, monkeypatch):
     monkeypatch.setattr(SpeechTask, "training_step", lambda self, *a: real(self, *a) * float("inf"))
     with pytest.raises(ExplodedError):
         trained("encoder=bilstm", "max_nonfinite_steps=2", name="run")
+    norms = read_record(tmp_path / "run" / "gradients.npz").column("norm_before")
+    assert len(norms) == 3 and not np.isfinite(norms).any()
 
 
 def test_a_language_model_is_recorded_too(tones, tmp_path):
@@ -316,13 +308,6 @@ def test_a_language_model_is_recorded_too(tones, tmp_path):
 
 
 class TestHistograms:
-    def test_wandb_gets_them(self, trained):
-        run, _ = trained("encoder=bilstm", "logger=wandb_offline", "gradients.every=2")
-        [folder] = (run.folder / "wandb").glob("offline-run-*")
-        [file] = folder.glob("*.wandb")
-        text = json.dumps([json.loads(line) for line in inspect(file)])
-        assert "gradient_log10/decoder.output" in text and "histogram" in text
-
     def test_tensorboard_gets_them(self, trained):
         event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
         run, result = trained("encoder=bilstm", "logger=tensorboard", "gradients.every=1")
@@ -330,7 +315,7 @@ class TestHistograms:
         events.Reload()
         tags = events.Tags()["histograms"]
         layers = read_record(run.folder / "gradients.npz").layers().names
-        assert set(tags) <= {f"gradient_log10/{layer}" for layer in layers} and len(tags) > 2
+        assert set(tags) <= {f"gradient_log10/{layer}" for layer in layers} and len(tags) == 2
         last = events.Histograms(tags[0])[-1]
         assert last.step == result["steps"] and last.histogram_value.num >= 1
 
@@ -343,6 +328,9 @@ class TestHistograms:
             @property
             def experiment(self):
                 raise RuntimeError("no service\nhere")
+
+            def log_metrics(self, metrics, step=None):
+                self.experiment.log(metrics)
 
         with caplog.at_level(logging.WARNING):
             assert log_histograms([Broken()], {"a": np.ones(3)}, 1) is False
@@ -364,10 +352,3 @@ class TestHistograms:
         assert log_histograms([Silent()], {"a": np.array([0.0, 0.01, -0.01, np.nan])}, 1)
         [metrics] = seen
         assert sum(metrics["gradient_log10/a"].histogram) == 2
-
-
-def test_columns_are_those_of_the_file(recorder):
-    steps = Steps(recorder)
-    steps.step()
-    recorder.write()
-    assert read_record(recorder.file).values.shape == (1, len(STEP_COLUMNS))
