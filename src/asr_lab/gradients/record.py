@@ -104,7 +104,8 @@ class Record:
         sample = self.sample._asdict() | {"parameters": np.array(self.sample.parameters, dtype=str)}
         rows = {"columns": np.array(STEP_COLUMNS, dtype=str), "steps": self.steps, "values": self.values}
         arrays: dict[str, Any] = {**sample, **rows, "looked": self.looked, **self.looks}
-        write_atomic(file, lambda f: np.savez_compressed(f, **arrays))
+        # Not compressed: sampled numbers hardly shrink, and a run writes this at every validation.
+        write_atomic(file, lambda f: np.savez(f, **arrays))
 
 
 def together(norms: Floats, part: NDArray[np.int64], n: int) -> Floats:
