@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -285,6 +287,19 @@ def test_accumulated_batches_are_one_row(trained):
     found = read_record(run.folder / "gradients.npz")
     assert found.steps.tolist() == found.looked.tolist() == list(range(result["steps"]))
     assert (found.looks["moves"].max(1) > 0).all()
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_records(tones, tmp_path):
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "gradients.every=1"]
+    run = make_run(tmp_path / "run", tiny(tones, "encoder=bilstm", *ddp))
+    command = [sys.executable, "-m", "asr_lab.train", str(run.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, result = read_record(run.folder / "gradients.npz"), json.loads(run.result_file.read_text())
+    assert found.steps.tolist() == found.looked.tolist() == list(range(result["steps"]))
+    # The gradient of both ranks' batches, which is what was clipped.
+    assert np.linalg.norm(found.looks["norms"], axis=1) == pytest.approx(found.column("norm_before"), rel=1e-5)
 
 
 def test_an_explosion_is_recorded_to_its_end(trained, monkeypatch, tmp_path):

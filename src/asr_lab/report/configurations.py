@@ -128,10 +128,20 @@ def swept_factors(experiment: Experiment) -> list[str]:
     """
     cells = [c for c in experiment.cells if c.planned]
     keys = dict.fromkeys([*experiment.axes, *(k for c in cells for k in c.factors)])
-    values = {k: {c.factors[k] for c in cells if k in c.factors} for k in keys}
     return [
-        k for k in keys if k != "seed" and len(values[k]) > 1 and not (_follows(k, cells) and k not in experiment.axes)
+        k for k in keys if k != "seed" and _differs(k, cells) and not (_follows(k, cells) and k not in experiment.axes)
     ]
+
+
+def _differs(key: str, cells: list[Cell]) -> bool:
+    """Whether cells have it with several values, or some with and some without among those of one choice of its group
+    (whose configuration nobody could read)."""
+    having = [c for c in cells if key in c.factors]
+    if len({c.factors[key] for c in having}) > 1:
+        return True
+    group, inside, _ = key.partition(".")
+    without = {c.factors.get(group) for c in cells if key not in c.factors}
+    return bool(inside) and not without.isdisjoint(c.factors.get(group) for c in having)
 
 
 def _follows(key: str, cells: list[Cell]) -> bool:
