@@ -112,7 +112,7 @@ def together(norms: Floats, part: NDArray[np.int64], n: int) -> Floats:
     """(M, n) 2-norms of `n` parts from those of what they are made of, (M, P); `part` (P,) has the number of each."""
     squares = np.zeros((len(norms), n))
     # Not a product of matrices: 0 times the infinite norm of another part would be no number.
-    np.add.at(squares, (slice(None), part), norms.astype(np.float64) ** 2)
+    np.add.at(squares.T, part, norms.T.astype(np.float64) ** 2)
     return np.sqrt(squares)
 
 

@@ -33,7 +33,7 @@ class Sequence(NamedTuple):
 
     before: Floats
     after: Floats
-    clipped: NDArray[np.bool_]
+    clipped: Any  # of bool
 
 
 class Replay(NamedTuple):

@@ -13,6 +13,7 @@ from asr_lab.files import read_jsonl
 RESULT = "result.json"
 HYPS = "hyps.test.jsonl"
 CONFIG = "config.yaml"
+_ABSENT = object()
 
 
 class Scores(NamedTuple):
@@ -59,15 +60,13 @@ def read_values(path: Path, keys: set[str]) -> dict[str, str]:
         config = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
-    found = {}
-    for key in sorted(keys):
-        value, there = config, True
-        for part in key.split("."):
-            there = there and isinstance(value, dict) and part in value
-            value = value[part] if there else None
-        if there:
-            found[key] = as_text(value)
-    return found
+    return {key: as_text(value) for key in sorted(keys) if (value := _at(config, key.split("."))) is not _ABSENT}
+
+
+def _at(config: Any, parts: list[str]) -> Any:
+    for part in parts:
+        config = config.get(part, _ABSENT) if isinstance(config, dict) else _ABSENT
+    return config
 
 
 def _read_rows(path: Path) -> tuple[list[dict], str]:
