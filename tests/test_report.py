@@ -366,6 +366,52 @@ def test_what_follows_from_a_choice_is_no_factor_beside_it(tmp_path):
     assert "encoder/subsampling" in summarise(collect(tmp_path / "x")).swept
 
 
+class TestAValueThatSomeCellsOverride:
+    """It is in their factors alone; the others' is in their own config.yaml."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        cells = {}
+        for seed in (1, 2):
+            for name, over, clipping, share in (
+                ("off", {"clipping": "none"}, "{}", 0.0),
+                ("plain", {"clipping": "norm"}, "{threshold: 1.0, p: 2}", 0.9),
+                ("five", {"clipping": "norm", "clipping.threshold": 5.0}, "{threshold: 5.0, p: 2}", 0.04),
+            ):
+                cells[f"{name}{seed}"] = {**over, "seed": seed}
+                if (name, seed) != ("plain", 2):  # that one never started
+                    metrics = {"test/wer": 0.2, "train/clipped": share}
+                    cell = tmp_path / f"{name}{seed}"
+                    write_cell(cell, cells[cell.name], 0.2, metrics=metrics, gradients={"kept": 1 - share / 2})
+                    (cell / "config.yaml").write_text(f"clipping: {clipping}\n")
+        write_plan(tmp_path, cells)
+        return tmp_path
+
+    def test_it_is_a_factor_of_all_that_have_it(self, folder):
+        rows = summarise(collect(folder)).configurations
+        values = {r.factors["clipping.threshold"]: [c.name for c in r.cells] for r in rows}
+        assert values == {"–": ["off1", "off2"], "1.0": ["plain1", "plain2"], "5.0": ["five1", "five2"]}
+        off = next(r for r in rows if r.cells[0].name == "off1")
+        assert off.label == "clipping=none" and off.short == "none"
+
+    def test_what_clipping_was_is_said(self, folder):
+        rows = {r.cells[0].name: r for r in summarise(collect(folder)).configurations}
+        was = {name: row.clipping_was for name, row in rows.items()}
+        assert was == {"off1": "", "plain1": "limiter", "five1": "safety net"}
+        assert rows["plain1"].columns["gradients/kept"].mean == pytest.approx(0.55)
+        written = render(folder)
+        assert "90.0 (limiter)" in written["md"].read_text() and "4.0 (safety net)" in written["md"].read_text()
+        assert "<small>limiter</small>" in written["html"].read_text()
+
+    @pytest.mark.parametrize("text", ["", "[1]", "clipping: [", "clipping: 3", "clipping: {threshold: 2001-01-01}"])
+    def test_whatever_stands_there(self, folder, text):
+        for file in folder.glob("plain*/config.yaml"):
+            file.write_text(text)
+        rows = summarise(collect(folder)).configurations
+        [row] = [r for r in rows if "plain1" in [c.name for c in r.cells]]
+        assert row.factors["clipping.threshold"] in ("–", '"2001-01-01"')
+
+
 def test_one_seed_is_said(tmp_path):
     for e in ("a", "b"):
         write_cell(tmp_path / "x" / e, {"encoder": e, "seed": 1}, 0.2)

@@ -12,13 +12,20 @@ from asr_lab.tracking import wandb
 
 
 def test_wandb_offline_holds_identity_curves_and_samples(trained):
-    run, result = trained("encoder=bilstm", "logger=wandb_offline", "trainer.log_every_n_steps=1")
+    run, result = trained("encoder=bilstm", "logger=wandb_offline", "trainer.log_every_n_steps=1", "gradients.every=2")
     [folder] = (run.folder / "wandb").glob("offline-run-*")
     [file] = folder.glob("*.wandb")
     assert file.name == f"run-{run.fingerprint}.wandb"
     records = [json.loads(line) for line in inspect(file)]
     text = json.dumps(records)
-    for word in ("adhoc", "bilstm", "encoder=bilstm", "val/wer", "train/grad_norm_after"):
+    for word in (
+        "adhoc",
+        "bilstm",
+        "encoder=bilstm",
+        "val/wer",
+        "train/grad_norm_after",
+        "gradient_log10/decoder.output",
+    ):
         assert word in text, word
     assert "samples" in text
     assert run.result()["metrics"]["test/wer"] == result["metrics"]["test/wer"]

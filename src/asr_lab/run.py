@@ -206,13 +206,13 @@ class Run:
 
 
 def find_run(name: str, outputs: Path = Path("outputs"), kind: str = "speech") -> Run:
-    """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`.
+    """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`; `kind` may be "any".
 
     Raises:
         RunError: none or several fit, or it is of another kind.
     """
     run = _find(name, outputs)
-    if run.kind != kind:
+    if kind not in (run.kind, "any"):
         names = {"speech": "a speech recogniser", "lm": "a language model"}
         raise RunError(f"{run.folder}: {names[run.kind]}'s run; {names[kind]}'s is wanted here")
     return run

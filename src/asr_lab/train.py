@@ -107,6 +107,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "resumed_at_step": resume_step,
         **scored_weights(run.best_checkpoint),
+        "gradients": next(c for c in callbacks if hasattr(c, "summary")).summary(counts),  # the recorder's
         "finished": now(),
     }
     if trainer.is_global_zero:

@@ -1,5 +1,8 @@
 """Records what gradients and clipping do, step by step, without waiting for the device."""
 
+import logging
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +11,20 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from asr_lab.errors import DataError
+from asr_lab.gradients.advice import summary
 from asr_lab.gradients.record import Record, read_record
+from asr_lab.gradients.sample import Sample, draw, layer_of
+
+log = logging.getLogger(__name__)
 
 # Steps whose numbers are fetched from the device together.
 TOGETHER = 64
 
 
 def layer_names(module: nn.Module) -> list[str]:
-    """Of each trainable parameter, in order, the layer it is reported with: the path to the first number in its name
-    (`encoder.layers.3`), or the first two parts (`encoder.subsampling`, `decoder.output`)."""
-    names = []
-    for name, p in module.named_parameters():
-        if p.requires_grad:
-            parts = name.split(".")[:-1]
-            cut = next((i + 1 for i, part in enumerate(parts) if part.isdigit()), 2)
-            names.append(".".join(parts[:cut]) or name)
-    return names
+    """Of each trainable parameter, in order, the layer it is reported with; see `layer_of`."""
+    return [layer_of(name) for name, p in module.named_parameters() if p.requires_grad]
 
 
 class NoRecorder(Callback):
@@ -32,54 +33,118 @@ class NoRecorder(Callback):
     def __init__(self, folder: Path):
         pass
 
+    def summary(self, counts: dict[str, int]) -> None:
+        """Nothing for result.json."""
+
+
+class Looker:
+    """The close look at one step: norms of every parameter, sampled elements and units, as one vector on the device."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], n_elements: int, n_units: int):
+        self.parameters = [p for p in parameters.values() if p.numel()]
+        shapes = {name: tuple(p.shape) for name, p in parameters.items() if p.numel()}
+        self.sample: Sample
+        self.sample, elements, units = draw(shapes, n_elements, n_units)
+        self._elements = {i: torch.from_numpy(places) for i, places in elements.items()}
+        self._units = {i: torch.from_numpy(places) for i, places in units.items()}
+        self._before: list[Tensor] = []
+        self._seen: list[Tensor] = []
+
+    def to(self, device: torch.device) -> None:
+        """Now, so that no step waits for a copy."""
+        self._elements = {i: places.to(device) for i, places in self._elements.items()}
+        self._units = {i: places.to(device) for i, places in self._units.items()}
+
+    @torch.no_grad()
+    def before(self) -> None:
+        """Once a step, before anything moves the weights."""
+        if not self._before:
+            self._before = [p.detach().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def gradients(self) -> None:
+        """After backward and unscaling, before clipping."""
+        if not self._before:
+            return
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        grads = [g.to_dense() if g.is_sparse else g for g in grads]
+        norms = _norms(grads), _norms(grads, torch.inf), _norms(self._before)
+        elements = [grads[i].flatten()[places] for i, places in self._elements.items()]
+        units = [_of_rows(grads[i], rows) for i, rows in self._units.items()]
+        weights = [_of_rows(self._before[i], rows) for i, rows in self._units.items()]
+        self._seen = [*norms, _joined(elements, norms[0]), _joined(units, norms[0]), _joined(weights, norms[0])]
+
+    @torch.no_grad()
+    def after(self) -> Tensor | None:
+        """A row in the order of `LOOK`, after the step; None if there was none, or nobody looks at it."""
+        if not self._seen:
+            return None
+        moved = torch._foreach_sub([p.detach() for p in self.parameters], self._before)  # pyright: ignore
+        norms, peaks, weights, *rest = self._seen
+        self._before, self._seen = [], []
+        return torch.cat([norms, peaks, weights, _norms(list(moved)), *rest])
+
 
 class GradientRecorder(Callback):
-    """Writes gradients.npz, a `Record`: every step's norms before and after clipping, and at every `every`-th step the
-    gradient norm of each layer before clipping and how far its weights went.
+    """Writes gradients.npz, a `Record`: every step's norms before and after clipping, and a close look at every
+    `every`-th step.
 
-    Numbers stay on the device for `TOGETHER` steps and are copied while later steps run; a step waits for nothing.
+    Numbers stay on the device for `TOGETHER` steps and are copied while later steps run; a step waits for nothing. In
+    distributed training the first rank records alone: gradients are the same everywhere when they are clipped.
     """
 
-    def __init__(self, folder: Path, every: int, max_rows: int):
-        if every < 1:
-            raise ValueError(f"gradients.every must be at least 1 step, {every} came")
-        self.file, self.every, self.max_rows = Path(folder) / "gradients.npz", every, max_rows
+    def __init__(self, folder: Path, every: int, max_rows: int, max_looks: int, n_elements: int, n_units: int):
+        for name, value in (("every", every), ("n_elements", n_elements), ("n_units", n_units)):
+            if value < 1:
+                raise ValueError(f"gradients.{name} must be at least 1, {value} came")
+        self.file, self.every, self.n_elements, self.n_units = (
+            Path(folder) / "gradients.npz",
+            every,
+            n_elements,
+            n_units,
+        )
+        self.make_record: Callable[[Sample], Record] = lambda sample: Record(sample, max_rows, max_looks)
+        self.make_record(Sample((), *[np.zeros(0, np.int64)] * 4))  # a bad limit is said before training
         self.record: Record | None = None
-        self._parameters: list[Tensor] = []
-        self._of_layer: Tensor = torch.zeros(0)
+        self.looker: Looker | None = None
+        self._written = -1
         self._waiting: list[tuple[int, float, float, Tensor]] = []  # step, lr, loss scale, numbers on the device
-        self._copied: list[tuple[list[tuple[int, float, float]], Tensor, Any]] = []
-        self._norms: Tensor | None = None
-        self._weights: list[Tensor] = []
+        # Copies under way, and what takes each when it is there.
+        self._copied: deque[tuple[Tensor, Any, Callable[[np.ndarray], None]]] = deque()
+        self._histograms = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit" or self.record is not None:
+        if stage != "fit" or self.record is not None or not trainer.is_global_zero:
             return
-        names = layer_names(pl_module)
-        layers = list(dict.fromkeys(names))
-        self._parameters = [p for p in pl_module.parameters() if p.requires_grad]
-        self._of_layer = torch.tensor([layers.index(name) for name in names])
-        self.record = Record(layers, self.max_rows)
+        parameters = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
+        self.looker = Looker(parameters, self.n_elements, self.n_units)
+        self.record = self.make_record(self.looker.sample)
         pl_module.listeners.append(self.on_step)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.record is not None
-        self._of_layer = self._of_layer.to(pl_module.device)
+        if self.record is None or self.looker is None:
+            return
+        self.looker.to(pl_module.device)
         steps = pl_module.tally.steps  # pyright: ignore
         if steps and self.file.exists():
-            before = read_record(self.file, self.max_rows)
-            if before.layers == self.record.layers:
+            try:
+                before = read_record(self.file, self.record.max_rows, self.record.max_looks)
+            except DataError as error:  # no reason not to train
+                log.warning("%s; its earlier steps are lost", error)
+                return
+            if _same(before, self.record):
                 self.record = before
                 self.record.cut(steps)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.looker and pl_module.tally.steps % self.every == 0:  # pyright: ignore
+            self.looker.before()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """After backward and unscaling, before clipping."""
-        steps = pl_module.tally.steps  # pyright: ignore
-        if steps % self.every == 0:
-            self._norms = self._by_layer([p.grad for p in self._parameters])
-            self._weights = [p.detach().clone() for p in self._parameters]
+        if self.looker and not getattr(optimizer, "probing", False):
+            self.looker.gradients()
 
     def on_step(self, step: int, lr: float, loss_scale: float, numbers: Tensor) -> None:
         """Called by the task after clipping: `numbers` (5,) loss, norms before and after, clipped, skipped"""
@@ -90,60 +155,100 @@ class GradientRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._norms is None:
-            return
-        assert self.record is not None
-        moved = torch._foreach_sub([p.detach() for p in self._parameters], self._weights)  # pyright: ignore
-        ratio = self._by_layer(list(moved)) / self._by_layer(self._weights).clamp(min=1e-12)
-        step = pl_module.tally.steps - 1  # pyright: ignore
-        norms, ratio = (x.float().cpu().numpy() for x in (self._norms, ratio))
-        self.record.look(step, norms, ratio)
-        self._norms, self._weights = None, []
+        look = self.looker.after() if self.looker else None
+        if look is not None:
+            step = pl_module.tally.steps - 1  # pyright: ignore
+            assert self.record is not None
+            self._copy(look, lambda numbers, step=step: self.record.look(step, numbers))  # pyright: ignore
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self.write(trainer)
+            self.write()
+            self._draw(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A training that goes on from this checkpoint finds its steps."""
+        if trainer.state.fn == "fit":
+            self.write()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.write(trainer)
+        self.write()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """What led to an explosion is what one wants to see."""
-        self.write(trainer)
+        try:
+            self.write()
+        except Exception as error:  # must not hide what is being reported
+            log.warning("gradients were not recorded to the end (%s)", error)
 
-    def write(self, trainer: Trainer) -> None:
-        if self.record is not None and trainer.is_global_zero:
-            self._fetch()
-            self._take(wait=True)
+    def write(self) -> None:
+        """
+        Raises:
+            DiskFullError: no space; an older file stays.
+        """
+        if self.record is None:
+            return
+        self._fetch()
+        self._take(wait=True)
+        newest = int(self.record.steps[-1]) if len(self.record.steps) else -1
+        if newest != self._written or not self.file.exists():  # several checkpoints are saved at a time
             self.record.write(self.file)
+            self._written = newest
 
-    def _by_layer(self, tensors: list[Tensor | None]) -> Tensor:
-        """(L,) 2-norm of each layer's tensors together; none count as 0"""
-        norms = torch.zeros(len(tensors), device=self._of_layer.device)
-        there = [i for i, x in enumerate(tensors) if x is not None and x.numel()]
-        if there:
-            found = torch._foreach_norm([tensors[i] for i in there])  # pyright: ignore
-            norms[torch.tensor(there, device=norms.device)] = torch.stack([x.float() for x in found])
-        assert self.record is not None
-        return norms.new_zeros(len(self.record.layers)).index_add(0, self._of_layer, norms.square()).sqrt()
+    def summary(self, counts: dict[str, int]) -> dict[str, Any] | None:
+        """For result.json, once training has ended."""
+        return None if self.record is None else summary(self.record, counts)
+
+    def _draw(self, trainer: Trainer) -> None:
+        from asr_lab.tracking.histograms import log_histograms
+
+        if self.record is None or not self._histograms or not len(self.record.looked):
+            return
+        layers = np.array([layer_of(name) for name in self.record.sample.parameters])[self.record.sample.element_of]
+        last = self.record.looks["elements"][-1]
+        of_layer = {name: last[layers == name] for name in dict.fromkeys(layers.tolist())}
+        self._histograms = log_histograms(trainer.loggers, of_layer, trainer.global_step)
 
     def _fetch(self) -> None:
         self._take(wait=False)
         if self._waiting:
-            numbers = torch.stack([x[3] for x in self._waiting])
-            done = None
-            if numbers.is_cuda:
-                numbers = numbers.to("cpu", non_blocking=True)
-                done = torch.cuda.Event()
-                done.record()
-            self._copied.append(([x[:3] for x in self._waiting], numbers, done))
+            rows = [(step, lr, scale) for step, lr, scale, _ in self._waiting]
+            self._copy(torch.stack([numbers for *_, numbers in self._waiting]), lambda found: self._add(rows, found))
             self._waiting = []
 
-    def _take(self, wait: bool) -> None:
+    def _add(self, rows: list[tuple[int, float, float]], numbers: np.ndarray) -> None:
         assert self.record is not None
-        while self._copied and (wait or self._copied[0][2] is None or self._copied[0][2].query()):
-            rows, numbers, done = self._copied.pop(0)
+        self.record.add([row[0] for row in rows], np.column_stack([numbers, [row[1:] for row in rows]]))
+
+    def _copy(self, numbers: Tensor, take: Callable[[np.ndarray], None]) -> None:
+        done = None
+        if numbers.is_cuda:
+            numbers = numbers.to("cpu", non_blocking=True)  # into pinned memory
+            done = torch.cuda.Event()
+            done.record()
+        self._copied.append((numbers, done, take))
+
+    def _take(self, wait: bool) -> None:
+        while self._copied and (wait or self._copied[0][1] is None or self._copied[0][1].query()):
+            numbers, done, take = self._copied.popleft()
             if done is not None:
                 done.synchronize()
-            for (step, lr, scale), row in zip(rows, numbers.numpy(), strict=True):
-                self.record.add(step, np.concatenate([row, [lr, scale]]))
+            take(numbers.numpy())
+
+
+def _norms(tensors: list[Tensor], order: float = 2) -> Tensor:
+    """(P,) in float32"""
+    return torch.stack(torch._foreach_norm(tensors, order, dtype=torch.float32))  # pyright: ignore
+
+
+def _of_rows(x: Tensor, rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x[rows].flatten(1), dim=1, dtype=torch.float32)
+
+
+def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
+    return torch.cat([part.float() for part in parts]) if parts else like.new_zeros(0)
+
+
+def _same(a: Record, b: Record) -> bool:
+    """Whether their rows can follow each other."""
+    return all(np.array_equal(x, y) for x, y in zip(a.sample, b.sample, strict=True)) and set(a.looks) == set(b.looks)

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from asr_lab.gradients.groups import Advice, Choices
     from asr_lab.run import Run
 
 # The thresholds that toolkits and papers have as defaults.
 USUAL = (0.3, 0.5, 1.0, 5.0, 10.0, 50.0)
-# They look at weights or at single elements, which are not recorded.
-NOT_FROM_NORMS = ("agc", "none", "per_layer", "per_parameter", "shear", "value", "value_norm")
 
 
 def add(app: typer.Typer) -> None:
@@ -22,52 +21,46 @@ def clip_advice(
     run: str = typer.Argument(help="A run, or an experiment: its folder, or its name under the outputs folder."),
     threshold: list[float] = typer.Option([], help="Threshold of the global norm to judge; may be repeated."),
     percentiles: str = typer.Option("10,50,75,90,95,99,99.9", help="Percentiles of norms for the suggested grid."),
+    by: str = typer.Option("encoder", help="Of an experiment: the factor whose values are judged one by one."),
     skip_first: int = typer.Option(0, help="Leave out so many steps at the beginning, such as a warm-up."),
+    plot: Path | None = typer.Option(None, help="Draw norms and shares of clipped steps, into this picture."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     outputs: Path = typer.Option(Path("outputs"), help="Where runs are kept."),
 ) -> None:
     """Say which clipping thresholds would have been a safety net, a limiter of steps, or inert.
 
-    asr-lab clip-advice outputs/my_experiment --percentiles 50,90,99
+    asr-lab clip-advice my_experiment --percentiles 50,90,99 --plot norms.png
     """
     import json
-
-    import numpy as np
-    from rich.console import Console
+    import math
+    import sys
 
     from asr_lab.errors import DataError
-    from asr_lab.gradients.advice import replays, suggested, thresholds
-    from asr_lab.gradients.record import read_record
 
     wanted = _percentiles(percentiles)
-    if any(not t > 0 for t in threshold):
-        raise DataError(f"--threshold {min(threshold)}: a threshold is positive")
+    for t in threshold:
+        if not (t > 0 and math.isfinite(t)):
+            raise DataError(f"--threshold {t}: a threshold is positive and finite")
     if skip_first < 0:
         raise DataError(f"--skip-first {skip_first}: wanted is a number of steps")
+    if plot:
+        from asr_lab.inspect.pictures import check_picture
+
+        check_picture("--plot", plot)
+    from asr_lab.gradients.groups import groups
+
     runs = _runs(run, outputs)
-    norms = []
-    for found in runs:
-        record = read_record(found.folder / "gradients.npz")
-        of_run = record.column("norm_before")[record.steps >= skip_first]
-        norms.append(of_run[np.isfinite(of_run) & (of_run > 0)])
-    pooled = np.concatenate(norms).astype(np.float64)
-    if not len(pooled):
-        raise DataError(f"{run}: no finite gradient norm was recorded after step {skip_first}")
-    grid = suggested(pooled, wanted)
-    known = thresholds(pooled, sorted({*threshold, *USUAL, *grid}))
-    answer: dict[str, Any] = {
-        "runs": [found.name for found in runs],
-        "steps": len(pooled),
-        "percentiles": {str(p): float(np.percentile(pooled, p)) for p in wanted},
-        "grid": grid,
-        "thresholds": [t._asdict() for t in known],
-        # Choices with a memory see the steps of one training in their order.
-        "replay": [r._asdict() for r in replays(_choices(), norms[0].astype(np.float64))],
-    }
+    values = sorted({*threshold, *USUAL})
+    found = [group.advice(wanted, values, _choices()) for group in groups(runs, by, skip_first)]
+    if plot:
+        from asr_lab.gradients.picture import draw
+
+        # Before pages of numbers; on stderr, because stdout may be JSON.
+        print(f"wrote {draw(plot, [advice.group for advice in found], values)}", file=sys.stderr)
     if as_json:
-        print(json.dumps(answer, indent=1))
+        print(json.dumps({"by": by if len(runs) > 1 else None, "groups": [a.as_json() for a in found]}, indent=1))
     else:
-        _show(answer, Console())
+        _show(found, by, values)
 
 
 def _percentiles(text: str) -> list[float]:
@@ -88,14 +81,14 @@ def _runs(name: str, outputs: Path) -> list["Run"]:
 
     folder = next((f for f in (Path(name), outputs / name) if f.is_dir() and not (f / "config.yaml").exists()), None)
     if folder is None:
-        return [find_run(name, outputs)]
+        return [find_run(name, outputs, kind="any")]
     found = [Run.open(p.parent) for p in sorted(folder.glob("*/gradients.npz"))]
     if not found:
         raise RunError(f"{folder}: no run in it has recorded its gradients; train with gradients=record")
     return found
 
 
-def _choices() -> dict[str, Any]:
+def _choices() -> "Choices":
     from functools import partial
 
     from hydra.utils import instantiate
@@ -104,30 +97,88 @@ def _choices() -> dict[str, Any]:
     from asr_lab.paths import conf_dir
 
     files = sorted((conf_dir() / "clipping").glob("*.yaml"))
-    return {f.stem: partial(instantiate, OmegaConf.load(f)) for f in files if f.stem not in NOT_FROM_NORMS}
+    return {f.stem: partial(instantiate, OmegaConf.load(f)) for f in files if f.stem != "none"}
 
 
-def _show(answer: dict[str, Any], console: Any) -> None:
+def _show(found: list["Advice"], by: str, values: list[float]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if len(found) == 1:
+        _show_one(found[0], console)
+    else:
+        _show_several(found, by, values, console)
+    console.print("Norms are those of weights that moved as they did: with another threshold they would be others.")
+
+
+def _show_one(advice: "Advice", console: Any) -> None:
+    runs = advice.group.runs
+    if len(runs) == 1:
+        did = runs[0].did
+        console.print(
+            f"clipping={did['clipping']} was {_article(did['role'])}: {_percent(did['clipped'])} % of steps clipped, "
+            f"{_percent(did['kept'])} % of their length kept on average, {_percent(did['skipped'])} % left out."
+        )
+    n = len(runs)
+    console.print(f"{len(advice.group.norms)} steps of {n} run{'s' * (n > 1)}; norms before clipping, percentiles:")
+    console.print("  " + "  ".join(f"{p} %: {v:.3g}" for p, v in advice.percentiles.items()))
+    rows = [
+        (f"{t.value:g}{' *' * (t.value in advice.grid)}", _percent(t.clipped), _percent(t.kept), t.role)
+        for t in advice.thresholds
+    ]
+    headings = ("threshold", "clipped %", "length kept %", "role")
+    console.print(_table("Thresholds of the global norm (clipping=norm)", headings, rows))
+    console.print(f"* at a percentile; as a grid: {_grid(advice)}")
+    rows = [(r.name, _percent(r.clipped), _percent(r.kept), f"{r.longest:.3g}", r.role, r.how) for r in advice.replays]
+    headings = ("clipping", "clipped %", "length kept %", "longest step", "role", "from")
+    title = f"Every choice as its YAML has it, on the steps of {advice.group.example.run.name}"
+    console.print(_table(title, headings, rows))
+    if advice.not_recorded:
+        console.print(f"Not in this record: what {', '.join(advice.not_recorded)} look at.")
+
+
+def _show_several(found: list["Advice"], by: str, values: list[float], console: Any) -> None:
+    headings = [by, "runs", "steps", *(f"{p} %" for p in found[0].percentiles)]
+    rows = [
+        [a.group.name, str(len(a.group.runs)), str(len(a.group.norms)), *(f"{v:.3g}" for v in a.percentiles.values())]
+        for a in found
+    ]
+    console.print(_table("Norms before clipping, percentiles", headings, rows))
+    for a in found:
+        console.print(f"{a.group.name}, as a grid: {_grid(a)}")
+    names = [a.group.name for a in found]
+    judged = [{t.value: t for t in a.thresholds} for a in found]
+    rows = [[f"{v:g}", *(f"{_percent(of[v].clipped)} {of[v].role}" for of in judged)] for v in values]
+    console.print(_table("Steps clipped % by a threshold of the global norm", ["threshold", *names], rows))
+    replays = [{r.name: r for r in a.replays} for a in found]
+    rows = [
+        [name, *(f"{_percent(of[name].clipped)} / {_percent(of[name].kept)}" if name in of else "–" for of in replays)]
+        for name in dict.fromkeys(name for of in replays for name in of)
+    ]
+    title = "Steps clipped % / mean length kept %: every choice as its YAML has it, on one run of each"
+    console.print(_table(title, ["clipping", *names], rows))
+
+
+def _table(title: str, headings: Any, rows: Any) -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    runs = answer["runs"]
-    console.print(
-        f"{answer['steps']} steps of {len(runs)} run{'s' * (len(runs) > 1)}; norms before clipping, percentiles:"
-    )
-    console.print("  " + "  ".join(f"{p} %: {v:.3g}" for p, v in answer["percentiles"].items()), highlight=False)
-    table = Table(title="Thresholds of the global norm (clipping=norm)")
-    for column in ("threshold", "steps clipped %", "mean length kept %", "role"):
-        table.add_column(column, justify="left" if column == "role" else "right")
-    for t in answer["thresholds"]:
-        mark = " *" if t["value"] in answer["grid"] else ""
-        table.add_row(f"{t['value']:g}{mark}", f"{100 * t['clipped']:.1f}", f"{100 * t['kept']:.1f}", t["role"])
-    console.print(table)
-    console.print("* at a percentile; as a grid: clipping.threshold=" + ",".join(f"{v:g}" for v in answer["grid"]))
-    table = Table(title=f"Every choice as its YAML has it, on the norms of {runs[0]}")
-    for column in ("clipping", "steps clipped %", "mean length kept %", "longest step", "role"):
-        table.add_column(column, justify="left" if column in ("clipping", "role") else "right")
-    for r in answer["replay"]:
-        row = (f"{100 * r['clipped']:.1f}", f"{100 * r['kept']:.1f}", f"{r['longest']:.3g}", r["role"])
-        table.add_row(r["name"], *row)
-    console.print(table)
-    console.print("Norms are those of weights that moved as they did: with another threshold they would be others.")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, heading in enumerate(headings):
+        numbers = all(row[i][:1].isdigit() and row[i][-1:].isdigit() for row in rows)
+        table.add_column(heading, justify="right" if numbers else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _grid(advice: "Advice") -> str:
+    return "clipping.threshold=" + ",".join(f"{v:g}" for v in advice.grid)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _article(role: str) -> str:
+    return {"safety net": "a safety net", "limiter": "a limiter"}.get(role, role)

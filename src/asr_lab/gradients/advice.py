@@ -1,15 +1,15 @@
-"""What a clipping threshold would have been in a training whose gradient norms are known."""
+"""What a clipping threshold was, or would have been, in a training whose gradient norms are known."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from asr_lab.clipping import Clipper
+from asr_lab.gradients.record import Floats, Record
 
 NET, LIMITER = 0.05, 0.5
 ROLES = ("inert", "safety net", "in between", "limiter")
+SUMMARY_PERCENTILES = (1, 10, 50, 90, 99)
 
 
 class Threshold(NamedTuple):
@@ -21,16 +21,6 @@ class Threshold(NamedTuple):
     role: str  # one of ROLES
 
 
-class Replay(NamedTuple):
-    """A clipping choice on a recorded sequence of norms."""
-
-    name: str
-    clipped: float  # share of steps
-    kept: float  # mean of norm after / norm before
-    longest: float  # norm after, the largest
-    role: str
-
-
 def role(clipped: float) -> str:
     """`inert`: never clips; `safety net`: under 5 % of steps; `limiter`: over 50 %, the threshold is the step's length;
     `in between`: neither."""
@@ -39,7 +29,13 @@ def role(clipped: float) -> str:
     return "safety net" if clipped < NET else "limiter" if clipped > LIMITER else "in between"
 
 
-def thresholds(norms: np.ndarray, values: Iterable[float]) -> list[Threshold]:
+def usable(record: Record) -> np.ndarray:
+    """(N,) bool: steps with a finite norm that is not 0"""
+    norms = record.column("norm_before")
+    return np.isfinite(norms) & (norms > 0)
+
+
+def thresholds(norms: Floats, values: Iterable[float]) -> list[Threshold]:
     """`norms` (N,) before clipping, finite"""
     found = []
     for value in values:
@@ -49,27 +45,25 @@ def thresholds(norms: np.ndarray, values: Iterable[float]) -> list[Threshold]:
     return found
 
 
-def suggested(norms: np.ndarray, percentiles: Iterable[float]) -> list[float]:
+def suggested(norms: Floats, percentiles: Iterable[float]) -> list[float]:
     """A threshold at each percentile of `norms` (N,), to two significant digits, each once, rising."""
     return sorted({float(f"{np.percentile(norms, p):.2g}") for p in percentiles})
 
 
-def replay(name: str, clipper: Clipper, norms: np.ndarray) -> Replay:
-    """The choice applied to a gradient of one element with each of `norms` (N,), in order.
-
-    Right for choices that look at the global norm alone. It says what would have been clipped had weights moved as they
-    did; in a training of its own the norms would be others.
-    """
-    parameter = torch.nn.Parameter(torch.ones(1))
-    after, clipped = np.empty(len(norms)), np.empty(len(norms), bool)
-    for i, norm in enumerate(norms.tolist()):
-        parameter.grad = torch.tensor([norm])
-        report = clipper([parameter])
-        after[i], clipped[i] = report.norm_after, report.clipped
-    kept = after / np.maximum(norms, np.finfo(np.float32).tiny)
-    share = float(clipped.mean())
-    return Replay(name, share, float(kept.mean()), float(after.max()), role(share))
+def percentiles(norms: Floats, wanted: Iterable[float]) -> dict[str, float]:
+    return {f"{p:g}": float(np.percentile(norms, p)) for p in wanted}
 
 
-def replays(choices: dict[str, Callable[[], Clipper]], norms: np.ndarray) -> list[Replay]:
-    return [replay(name, make(), norms) for name, make in choices.items()]
+def summary(record: Record, counts: dict[str, int]) -> dict[str, Any]:
+    """What a run's clipping did: shares of all its steps (`counts` of the task), percentiles of the recorded norms, the
+    mean share that clipping kept of a step's length, and the role of the choice."""
+    there, steps = usable(record), max(1, counts["steps"])
+    before, after = record.column("norm_before")[there], record.column("norm_after")[there]
+    clipped = counts["clipped"] / steps
+    return {
+        "norm": percentiles(before, SUMMARY_PERCENTILES) if len(before) else {},
+        "kept": float((after.astype(np.float64) / before).mean()) if len(before) else None,
+        "clipped": clipped,
+        "skipped": (counts["skipped"] + counts["nonfinite"]) / steps,
+        "role": role(clipped),
+    }

@@ -8,11 +8,12 @@ numbers.
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asr_lab.errors import AsrLabError, nearest
 from asr_lab.report.records import (
+    CONFIG,
     HYPS,
     RESULT,
     Scores,
@@ -22,6 +23,7 @@ from asr_lab.report.records import (
     read_curve,
     read_object,
     read_scores,
+    read_values,
 )
 
 PLAN = "sweep.json"
@@ -103,6 +105,7 @@ def collect(folder: Path) -> Experiment:
     found = sorted(p.parent.name for p in folder.glob(f"*/{RESULT}") if p.parent.name not in planned)
     cells = [_read_cell(folder / name, entry) for name, entry in planned.items()]
     cells += [_read_cell(folder / name, None, planned=not planned) for name in found]
+    cells = with_all_factors(folder, cells)
     experiment = Experiment(
         folder=folder,
         name=str(plan.get("experiment") or folder.resolve().name),
@@ -115,6 +118,21 @@ def collect(folder: Path) -> Experiment:
     if not any(c.done for c in cells):
         raise AsrLabError(f"{folder}: no finished cell, so nothing to report{_why(cells)}")
     return experiment
+
+
+def with_all_factors(folder: Path, cells: list[Cell]) -> list[Cell]:
+    """A value that some cells override (`clipping.threshold`) is a factor of all whose configuration has it.
+
+    A cell that never started has no configuration: its value is that of another seed.
+    """
+    overridden = {k for c in cells for k in c.factors if "." in k}
+    found = [read_values(folder / c.name / CONFIG, overridden - c.factors.keys()) for c in cells]
+    choices = [frozenset((k, v) for k, v in c.factors.items() if k != "seed") for c in cells]
+    known = {chosen: values for chosen, values in zip(choices, found, strict=True) if values}
+    return [
+        replace(c, factors=c.factors | (values or known.get(chosen, {})))
+        for c, values, chosen in zip(cells, found, choices, strict=True)
+    ]
 
 
 def _why(cells: list[Cell]) -> str:
@@ -158,7 +176,11 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         score=score,
         metrics=metrics,
         numbers=as_numbers({k: v for k, v in result.items() if k not in ("seconds", "best")})
-        | {f"{part}/{k}": v for part in ("seconds", "encoder") for k, v in as_numbers(result.get(part)).items()}
+        | {
+            f"{part}/{k}": v
+            for part in ("seconds", "encoder", "gradients")
+            for k, v in as_numbers(result.get(part)).items()
+        }
         | _receptive_field(as_object(result.get("encoder")).get("receptive_field_s")),
         best=as_numbers(result.get("best")),
         environment={k: as_text(v) for k, v in as_object(result.get("environment")).items()},

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asr_lab.gradients.advice import role
 from asr_lab.report.collect import SCORES, Cell, Experiment
 from asr_lab.report.stats import Comparison, Interval, compare, error_rate
 
 MIN_SPEAKERS = 10  # fewer blocks than this say little about their spread
+NOTHING = "–"  # a choice has no such key, or there is no number
 _NONE = Interval(math.nan, math.nan, math.nan)
 
 
@@ -30,6 +32,7 @@ class Spread(NamedTuple):
 # stands for val/<score>.
 COLUMNS: dict[str, Callable[[Cell], float]] = {
     "train/clipped": lambda c: c.metrics.get("train/clipped", math.nan),
+    "gradients/kept": lambda c: c.numbers.get("gradients/kept", math.nan),
     "parameters": lambda c: c.numbers.get("parameters", math.nan),
     "encoder/macs_per_audio_second": lambda c: c.numbers.get("encoder/macs_per_audio_second", math.nan),
     "seconds/train": lambda c: c.numbers.get("seconds/train", math.nan),
@@ -69,6 +72,12 @@ class Configuration:
         return [c for c in self.cells if c.done]
 
     @property
+    def clipping_was(self) -> str:
+        """What the choice of clipping did in training, a role of asr_lab.gradients.advice; "" without one."""
+        share, off = self.columns["train/clipped"].mean, all(c.factors.get("clipping") == "none" for c in self.cells)
+        return "" if off or math.isnan(share) else role(share)
+
+    @property
     def gaps(self) -> list[str]:
         """Why cells have no result: `seeds 1, 2 missing: never started`, one line per status and reason."""
         seeds: dict[str, list[str]] = {}
@@ -85,12 +94,12 @@ class Configuration:
     @property
     def label(self) -> str:
         """Complete: `encoder=conformer, clipping=norm`."""
-        return ", ".join(f"{k}={v}" for k, v in self.factors.items()) or "the only configuration"
+        return ", ".join(f"{k}={v}" for k, v in self.factors.items() if v != NOTHING) or "the only configuration"
 
     @property
     def short(self) -> str:
         """For a chart: `conformer · norm`."""
-        return " · ".join(self.factors.values()) or "all seeds"
+        return " · ".join(v for v in self.factors.values() if v != NOTHING) or "all seeds"
 
 
 class ScoredSet(NamedTuple):
@@ -119,10 +128,20 @@ def swept_factors(experiment: Experiment) -> list[str]:
     """
     cells = [c for c in experiment.cells if c.planned]
     keys = dict.fromkeys([*experiment.axes, *(k for c in cells for k in c.factors)])
-    values = {k: {c.factors[k] for c in cells if k in c.factors} for k in keys}
     return [
-        k for k in keys if k != "seed" and len(values[k]) > 1 and not (_follows(k, cells) and k not in experiment.axes)
+        k for k in keys if k != "seed" and _differs(k, cells) and not (_follows(k, cells) and k not in experiment.axes)
     ]
+
+
+def _differs(key: str, cells: list[Cell]) -> bool:
+    """Whether cells have it with several values, or some with and some without among those of one choice of its group
+    (whose configuration nobody could read)."""
+    having = [c for c in cells if key in c.factors]
+    if len({c.factors[key] for c in having}) > 1:
+        return True
+    group, inside, _ = key.partition(".")
+    without = {c.factors.get(group) for c in cells if key not in c.factors}
+    return bool(inside) and not without.isdisjoint(c.factors.get(group) for c in having)
 
 
 def _follows(key: str, cells: list[Cell]) -> bool:
@@ -145,7 +164,7 @@ def configurations(experiment: Experiment, n_resamples: int, level: float, seed:
     swept = swept_factors(experiment)
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(tuple(cell.factors.get(k, "?") for k in swept), []).append(cell)
+        groups.setdefault(tuple(cell.factors.get(k, NOTHING) for k in swept), []).append(cell)
     score = experiment.score
     rows = [_plain(dict(zip(swept, values, strict=True)), group, score) for values, group in groups.items()]
     for number, on in enumerate(scored_sets(cells)):

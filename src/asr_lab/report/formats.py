@@ -3,10 +3,8 @@
 import math
 from collections.abc import Callable
 
-from asr_lab.report.configurations import Spread
+from asr_lab.report.configurations import NOTHING, Spread
 from asr_lab.report.stats import Interval
-
-NOTHING = "–"
 
 
 def percent(share: float, signed: bool = False) -> str:
@@ -61,7 +59,13 @@ def span(spread: Spread, show: Callable[[float], str]) -> str:
 # Heading, unit-giving formatter and explanation of each of a configuration's columns; {score} is WER or CER.
 HEADINGS: dict[str, tuple[str, Callable[[float], str], str]] = {
     "val": ("best val {score} %", percent, "validation {score} of the checkpoint that was tested"),
-    "train/clipped": ("clipped steps %", percent, "share of training steps whose gradient was clipped"),
+    "train/clipped": (
+        "clipped steps %",
+        percent,
+        "share of training steps whose gradient was clipped; clipping was inert (0 %), a safety net (under 5 %), a "
+        "limiter of steps (over 50 %) or in between",
+    ),
+    "gradients/kept": ("length kept %", percent, "mean share of a step's gradient norm that clipping kept"),
     "parameters": ("parameters", short, "trainable parameters"),
     "encoder/macs_per_audio_second": ("MACs per s", short, "of the encoder, per second of audio"),
     "seconds/train": ("training", seconds, "wall-clock time of training"),

@@ -12,6 +12,8 @@ from asr_lab.files import read_jsonl
 
 RESULT = "result.json"
 HYPS = "hyps.test.jsonl"
+CONFIG = "config.yaml"
+_ABSENT = object()
 
 
 class Scores(NamedTuple):
@@ -45,6 +47,26 @@ def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     except (OSError, ValueError, RecursionError) as error:
         return {}, [f"{path.name}: cannot be read ({_cause(error, path)})"]
     return (value, []) if isinstance(value, dict) else ({}, [f"{path.name}: not a JSON object"])
+
+
+def read_values(path: Path, keys: set[str]) -> dict[str, str]:
+    """Values of a configuration by dotted keys, those that it has; none where it cannot be read."""
+    import yaml
+
+    if not keys:
+        return {}
+    try:
+        # The parser in C, where there is one: an experiment has hundreds of these files.
+        config = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return {key: as_text(value) for key in sorted(keys) if (value := _at(config, key.split("."))) is not _ABSENT}
+
+
+def _at(config: Any, parts: list[str]) -> Any:
+    for part in parts:
+        config = config.get(part, _ABSENT) if isinstance(config, dict) else _ABSENT
+    return config
 
 
 def _read_rows(path: Path) -> tuple[list[dict], str]:
@@ -119,7 +141,7 @@ def as_object(value: Any) -> Mapping[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def as_numbers(value: Any) -> dict[str, float]:
