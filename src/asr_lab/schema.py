@@ -51,6 +51,7 @@ class Config:
     schedule: Any = MISSING
     clipping: Any = MISSING
     gradients: Any = MISSING
+    through_time: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)

@@ -147,7 +147,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from asr_lab.build import make
+    from asr_lab.build import call, make
     from asr_lab.callbacks.checkpoint import TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
@@ -160,6 +160,8 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     # In this order: `last` holds the score of `best`.
     recorder = make(run.config, "gradients")(folder=run.folder)
     callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, last, often]
+    if "through_time" in run.config:  # a language model has no such group
+        callbacks.append(call(run.config, "through_time", folder=run.folder))
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:
