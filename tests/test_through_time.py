@@ -1,6 +1,5 @@
 """Gradients through time: recurrences whose gains are known, autograd through the fast kernels, and the probe."""
 
-import json
 import math
 
 import numpy as np
@@ -8,13 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from asr_lab.build import check
 from asr_lab.errors import ConfigError, DataError
+from asr_lab.files import read_jsonl
 from asr_lab.gradients.through_time import ThroughTime, log_gain, reach, read_through_time
 from asr_lab.layers.recurrence import Lstm, Recurrence, VanillaRnn
-from asr_lab.sweep.cell import resolved
 
-from .conftest import composed, make_run, only_line, tiny
+from .conftest import make_run, tiny
 from .test_recurrent import CELLS, HIDDEN, IN, make, speech
 
 
@@ -128,7 +126,7 @@ class TestRecord:
     def test_a_resumed_training_takes_its_steps_again(self):
         made = record(5)
         made.cut(30)
-        assert made.steps.tolist() == [0, 10, 20]
+        assert made.steps.tolist() == [0, 10, 20, 30]
 
     @pytest.mark.parametrize("content", [b"", b"text", None])
     def test_what_is_no_record_is_one_line(self, tmp_path, content):
@@ -158,7 +156,7 @@ class TestProbe:
             other, plain = trained(*more, "through_time=none", name=f"{encoder}2")
             assert run.fingerprint == other.fingerprint
             assert result["metrics"] == plain["metrics"]
-            losses = [[json.loads(row).get("train/loss") for row in open(r.metrics_file)] for r in (run, other)]
+            losses = [[row.get("train/loss") for row in read_jsonl(r.metrics_file)] for r in (run, other)]
             assert losses[0] == losses[1] and len(losses[0]) > 6
             found = read_through_time(run.folder / "through_time.npz")
             assert found.steps.tolist() == [0, 3, 6, 7] and not (other.folder / "through_time.npz").exists()
@@ -168,17 +166,28 @@ class TestProbe:
             assert (found.logs[:, :, 0] == 0).all() and np.isfinite(found.logs).all()
             assert (found.logs[0] != found.logs[-1]).any()
 
-    def test_a_resumed_training_goes_on_with_its_file(self, tmp_path, tones):
+    def test_a_resumed_training_goes_on_with_its_file(self, tmp_path, tones, monkeypatch):
+        from asr_lab.callbacks.through_time import ThroughTimeProbe
         from asr_lab.train import train
 
-        run = make_run(tmp_path / "run", tiny(tones, *self.SHORT, self.OFTEN))
-        train(run)
-        whole = read_through_time(run.folder / "through_time.npz")
-        run.write_result(status="interrupted")
-        run.last_checkpoint.unlink()
-        train(run)
-        again = read_through_time(run.folder / "through_time.npz")
-        assert again.steps.tolist() == whole.steps.tolist() and np.array_equal(again.logs, whole.logs)
+        overrides = (*self.SHORT, self.OFTEN, "runtime.checkpoint_minutes=0.0")
+        whole, cut = (make_run(tmp_path / name, tiny(tones, *overrides)) for name in ("whole", "cut"))
+        train(whole)
+        followed = ThroughTimeProbe.on_train_batch_end
+
+        def stop(self, trainer, task, *more):
+            followed(self, trainer, task, *more)
+            if task.tally.steps == 4:
+                raise RuntimeError("power cut")
+
+        with monkeypatch.context() as m:
+            m.setattr(ThroughTimeProbe, "on_train_batch_end", stop)
+            with pytest.raises(RuntimeError, match="power cut"):
+                train(cut)
+        assert read_through_time(cut.folder / "through_time.npz").steps.tolist() == [0, 3]
+        assert train(cut)["resumed_at_step"] == 3  # saved after the probe has looked
+        want, got = (read_through_time(run.folder / "through_time.npz") for run in (whole, cut))
+        assert got.steps.tolist() == [0, 3, 6, 7] and np.array_equal(got.logs, want.logs)
 
     def test_an_encoder_without_recurrence_gets_no_file(self, trained):
         run, _ = trained("encoder=quartznet", "trainer.max_steps=1")

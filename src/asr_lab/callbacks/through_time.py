@@ -21,12 +21,12 @@ class NoProbe(Callback):
 
 
 class ThroughTimeProbe(Callback):
-    """Writes through_time.npz: the gain of each recurrent cell of the encoder over time lags (gradients/through_time.py),
-    before the first step, at every `every`-th and after the last one. An encoder without such cells gets no file.
+    """Writes through_time.npz: the gain of each recurrent cell of the encoder over time lags, before the first step, at
+    every `every`-th and after the last one (gradients/through_time.py). An encoder without such cells gets no file.
 
     The utterance is the longest of the training split's first `AMONG`, as the first epoch hears it, of which a cell
-    reads 4 `n_lags` frames at most. It runs in evaluation; random numbers, gradients and statistics of the training stay as they are. A direction of a
-    bidirectional layer is a cell of its own, whose lags go its way.
+    reads 4 `n_lags` frames at most. It runs in evaluation; random numbers, gradients and statistics of the training
+    stay as they are. A direction of a bidirectional layer is a cell of its own, whose lags go its way.
     """
 
     AMONG = 100
@@ -81,8 +81,8 @@ class ThroughTimeProbe(Callback):
         generator = torch.Generator().manual_seed(0)  # the same directions at every step
         with _undisturbed(pl_module), torch.autocast(pl_module.device.type, enabled=False):
             logs = []
-            for x, cell in zip(self._inputs(trainer, pl_module), self._cells.values(), strict=True):
-                x = x[: 4 * self.n_lags].to(next(cell.parameters()).dtype)
+            for read, cell in zip(self._inputs(trainer, pl_module), self._cells.values(), strict=True):
+                x = read[: 4 * self.n_lags].to(next(cell.parameters()).dtype)
                 logs.append(log_gain(cell, x, self.n_lags, self.n_frames, self.n_directions, generator).float())
             self.found.add(step, torch.stack(logs).cpu().numpy())
         self.found.write(self.file)

@@ -25,8 +25,8 @@ def log_gain(
     """(U,D_in) what the cell reads -> (K+1,) natural logarithm of the gain at lags 0 to K, min(n_lags, U-1).
 
     The root mean square over `n_directions` unit vectors, drawn from `generator` (CPU), at each of `n_frames` frames
-    from the last back to K. Norms are carried as logarithms, so that nothing under- or overflows; -inf is a gradient that is
-    exactly zero.
+    from the last back to K. Norms are carried as logarithms, so that nothing under- or overflows; -inf is a gradient
+    that is exactly zero.
     """
     with torch.no_grad():
         gates, states = _states(cell, x)
@@ -96,8 +96,8 @@ class ThroughTime:
         return np.stack([logs for _, logs in self._rows]) if self._rows else np.zeros((0, len(self.cells), 1))
 
     def cut(self, step: int) -> None:
-        """Forgets all from `step` on: a resumed training takes these steps again."""
-        self._rows = [row for row in self._rows if row[0] < step]
+        """Forgets what was found after `step` steps: a resumed training takes these steps again."""
+        self._rows = [row for row in self._rows if row[0] <= step]
 
     def write(self, file: Path) -> None:
         """
