@@ -63,8 +63,9 @@ def _step_back(cell: Recurrence, gates: Tensor, state: State, pulled: State) -> 
     """`pulled` (P,d_hidden) each, on the state after a frame, to the state before it"""
     with torch.enable_grad():
         state = tuple(s.requires_grad_() for s in state)
-        after = cell.step(gates, state)
-    found = torch.autograd.grad(after, state, pulled, allow_unused=True)
+        # A sum, not grad_outputs: that path of PyTorch imports SymPy first, which takes seconds.
+        total = sum(((a * p).sum() for a, p in zip(cell.step(gates, state), pulled, strict=True)), gates.new_zeros(()))
+    found = torch.autograd.grad(total, state, allow_unused=True)
     return tuple(torch.zeros_like(s) if g is None else g for g, s in zip(found, state, strict=True))
 
 
