@@ -29,28 +29,44 @@ def check_targets(attention: Path | None, saliency: Path | None, graph: Path | N
             raise ConfigError(f"--{option} {path}: wanted is a file ending in {', '.join(ENDINGS)}{folder}")
     if graph and graph.suffix.lower() != ".svg":
         raise ConfigError(f"--graph {graph}: wanted is a file ending in .svg")
-    for path in filter(None, (attention, saliency, graph)):
-        if path.suffix and path.is_dir():
-            raise ConfigError(f"{path}: is a folder; give the name of a file in it")
-        folder = path.parent if path.suffix else path
-        nearest_one = next(p for p in (folder, *folder.parents) if p.exists())
-        if not nearest_one.is_dir():
-            raise ConfigError(f"{path}: cannot be written, {nearest_one} is a file, no folder; choose another")
+    for path in (attention, saliency, graph):
+        _check_place(path)
+
+
+def check_picture(option: str, path: Path | None) -> None:
+    """
+    Raises:
+        ConfigError: a name that does not end as a picture's does, a folder, or a place where no file can be.
+    """
+    if path and path.suffix.lower() not in ENDINGS:
+        raise ConfigError(f"{option} {path}: wanted is a file ending in {', '.join(ENDINGS)}")
+    _check_place(path)
+
+
+def _check_place(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix and path.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the name of a file in it")
+    folder = path.parent if path.suffix else path
+    nearest_one = next(p for p in (folder, *folder.parents) if p.exists())
+    if not nearest_one.is_dir():
+        raise ConfigError(f"{path}: cannot be written, {nearest_one} is a file, no folder; choose another")
 
 
 def draw_attention(target: Path, maps: "list[Map]", seconds: float, source: str) -> list[Path]:
     """One panel a head and layer: all in one picture, or one picture a layer in a folder."""
     if target.suffix:
-        return [_save(target, _attention(maps, seconds, source))]
+        return [save(target, _attention(maps, seconds, source))]
     width = len(str(len(maps)))
     return [
-        _save(target / f"{i:0{width}d}.{m.path}.png", _attention([m], seconds, source)) for i, m in enumerate(maps, 1)
+        save(target / f"{i:0{width}d}.{m.path}.png", _attention([m], seconds, source)) for i, m in enumerate(maps, 1)
     ]
 
 
 def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) -> Path:
     """Features above, what matters below, on one time axis; the labels of the best path where they were emitted."""
-    figure = _figure((9, 5.4))
+    figure = new_figure((9, 5.4))
     above, below = figure.subplots(2, 1, sharex=True)
     extent = (0, seconds, 0, found.feats.shape[1])
     shared = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
@@ -69,7 +85,7 @@ def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) 
     if found.at is not None:
         below.axvline(found.at * seconds, color="#0072b2", linewidth=1, linestyle="--")
     figure.suptitle(f"What changes {found.explained}\n{_short(source)}", fontsize=11, parse_math=False)
-    return _save(target, figure)
+    return save(target, figure)
 
 
 def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
@@ -77,7 +93,7 @@ def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
     n_heads = max(len(m.weights) for m in maps)
     n_columns = n_heads if len(maps) > 1 else min(n_heads, 4)
     n_rows = sum(-(-len(m.weights) // n_columns) for m in maps)
-    figure = _figure((max(PANEL * n_columns + 1.0, 5.5), PANEL * n_rows + 1.1))
+    figure = new_figure((max(PANEL * n_columns + 1.0, 5.5), PANEL * n_rows + 1.1))
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     row = 0
     for m in maps:
@@ -99,8 +115,8 @@ def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
     return figure
 
 
-def _figure(size: tuple[float, float]) -> Any:
-    """Without pyplot, which would look for a screen."""
+def new_figure(size: tuple[float, float]) -> Any:
+    """`size` in inches. Without pyplot, which would look for a screen."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -108,7 +124,12 @@ def _figure(size: tuple[float, float]) -> Any:
     return Figure(figsize=size, layout="constrained", facecolor="white")
 
 
-def _save(target: Path, figure: Any) -> Path:
+def save(target: Path, figure: Any) -> Path:
+    """In the format of the target's ending, one of `ENDINGS`.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
     from matplotlib import rc_context
 
     content = io.BytesIO()
