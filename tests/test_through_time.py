@@ -1,5 +1,6 @@
 """Gradients through time: recurrences whose gains are known, autograd through the fast kernels, and the probe."""
 
+import json
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from asr_lab.files import read_jsonl
 from asr_lab.gradients.through_time import ThroughTime, log_gain, reach, read_through_time
 from asr_lab.layers.recurrence import Lstm, Recurrence, VanillaRnn
 
-from .conftest import make_run, tiny
+from .conftest import make_run, only_line, tiny
 from .test_recurrent import CELLS, HIDDEN, IN, make, speech
 
 
@@ -202,3 +203,39 @@ class TestProbe:
 
         with pytest.raises(ConfigError, match=says):
             train(make_run(tmp_path / "run", tiny(tones, "encoder=gru", f"through_time.{override}")))
+
+
+class TestCommand:
+    def write(self, folder, logs) -> str:
+        """A run whose gradients through time are known"""
+        made = ThroughTime(["encoder.layers.0.cells.0", "encoder.layers.1.cells.0"], 10)
+        for step, row in enumerate(logs):
+            made.add(100 * step, np.array(row))
+        run = make_run(folder, tiny(folder / "manifest.jsonl", "encoder=gru"))
+        made.write(run.folder / "through_time.npz")
+        return str(run.folder)
+
+    def test_lags_by_hand(self, tmp_path, asr_lab):
+        falling, growing = math.log(0.55) * np.arange(9), math.log(11) * np.arange(9)
+        dead = [0.0, *[-np.inf] * 8]
+        run = self.write(tmp_path / "run", [[falling, growing], [dead, 0 * growing]])
+        done = asr_lab("gradients", run, "--json", "--plot", "t.svg", cwd=tmp_path)
+        rows = json.loads(done.stdout)["cells"]
+        keys = ("step", "half_at_lag", "hundredth_at_lag", "hundredfold_at_lag")
+        assert [[row[k] for k in keys] for row in rows] == [
+            [0, 2, 8, None], [100, 1, 1, None], [0, None, None, 2], [100, None, None, None],
+        ]  # fmt: skip
+        assert rows[1]["log10_gain"] == [0.0, *[None] * 8] and rows[2]["log10_gain"][8] == pytest.approx(
+            8 * math.log10(11), abs=1e-3
+        )
+        assert (tmp_path / "t.svg").read_text().lstrip().startswith("<?xml") and "t.svg" in done.stderr
+        table = asr_lab("gradients", run, cwd=tmp_path).stdout
+        assert "layers.1.cells.0" in table and "1e+8" in table
+
+    def test_mistakes(self, tmp_path, asr_lab):
+        run = self.write(tmp_path / "run", [])
+        assert "not followed at any step" in only_line(asr_lab("gradients", run, cwd=tmp_path))
+        assert "ending in .png" in only_line(asr_lab("gradients", run, "--plot", "t.gif", cwd=tmp_path))
+        (tmp_path / "run" / "through_time.npz").unlink()
+        assert "through_time=probe" in only_line(asr_lab("gradients", run, cwd=tmp_path))
+        assert "no run 'nothing'" in only_line(asr_lab("gradients", "nothing", cwd=tmp_path))

@@ -73,19 +73,26 @@ def _rows(found: "ThroughTime", looks: Any) -> list[dict[str, Any]]:
 
 
 def _show(found: "ThroughTime") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     n_lags = found.logs.shape[2] - 1
     looks = sorted({0, len(found.steps) - 1})
-    table = Table(title=f"A gradient at a frame's output, seen up to {n_lags} frames earlier")
-    for column in ("recurrent cell", "step", "below 1/2 at lag", "below 1/100", "above 100", f"at lag {n_lags}"):
-        table.add_column(column, justify="left" if column == "recurrent cell" else "right")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("recurrent cell", "step", "below 1/2", "below 1/100", "above 100", f"at lag {n_lags}"):
+        table.add_column(column, justify="left" if column == "recurrent cell" else "right", overflow="fold")
     for row in _rows(found, looks):
         reached = (row[key] for key in ("half_at_lag", "hundredth_at_lag", "hundredfold_at_lag"))
         last = row["log10_gain"][-1]
         end = "-" if last is None else f"{10**last:.2g}" if abs(last) < 5 else f"1e{last:+.0f}"
-        table.add_row(row["cell"], str(row["step"]), *("-" if lag is None else str(lag) for lag in reached), end)
+        table.add_row(
+            row["cell"].removeprefix("encoder."),
+            str(row["step"]),
+            *("-" if lag is None else str(lag) for lag in reached),
+            end,
+        )
     console = Console()
+    console.print(f"A gradient of norm 1 at a frame's output, up to {n_lags} frames earlier:", highlight=False)
     console.print(table)
-    console.print("1 at lag 0; lags in encoder frames; -: at no lag.", highlight=False)
+    console.print("below, above: the first lag at which its norm is, in encoder frames; -: at none.", highlight=False)

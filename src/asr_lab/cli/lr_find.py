@@ -39,7 +39,9 @@ def lr_find(
     if config_name not in CONFIGS:
         raise ConfigError(f"--config-name {config_name}: no such configuration{nearest(config_name, CONFIGS)}")
     if not 0 < min_lr < max_lr < float("inf"):
-        raise ConfigError(f"--min-lr {min_lr:g} --max-lr {max_lr:g}: wanted are positive numbers, the first one smaller")
+        raise ConfigError(
+            f"--min-lr {min_lr:g} --max-lr {max_lr:g}: wanted are positive numbers, the first one smaller"
+        )
     if steps < MIN_STEPS:
         raise ConfigError(f"--steps {steps}: at least {MIN_STEPS} are needed to see where a noisy loss falls")
     check_picture("--plot", plot)
@@ -76,11 +78,12 @@ def _answer(test: "RangeTest", advice: "Advice") -> dict[str, Any]:
 
 
 def _show(test: "RangeTest", advice: "Advice") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("learning rate", "loss", "smoothed"):
         table.add_column(column, justify="right")
     every = -(-len(test.losses) // N_ROWS)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr_lab.inspect.pictures import new_figure, save
+from asr_lab.inspect.pictures import new_figure, save, short
 
 if TYPE_CHECKING:
     from asr_lab.gradients.range_test import Advice, RangeTest
     from asr_lab.gradients.through_time import ThroughTime
 
-LOWEST, HIGHEST = 1e-8, 1e4  # gains beyond are cut off
+LOWEST, HIGHEST = 1e-8, 1e4  # gains that are shown; lines beyond leave the picture
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
 
 
@@ -32,7 +32,7 @@ def draw_through_time(target: Path, found: "ThroughTime", source: str) -> Path:
         for name, colour, gain in zip(found.cells, colours, gains[look], strict=True):
             is_back = name.endswith("cells.1")
             axes.plot(
-                lags, np.maximum(gain, LOWEST), color=colour, linestyle="--" if is_back else "-",
+                lags, np.maximum(gain, 1e-300), color=colour, linestyle="--" if is_back else "-",
                 linewidth=1.4, label=name.removeprefix("encoder."),
             )  # fmt: skip
         axes.set_yscale("log")
@@ -43,7 +43,7 @@ def draw_through_time(target: Path, found: "ThroughTime", source: str) -> Path:
     panels[0].set_ylim(bottom / 2, 3 * top)
     panels[0].set_ylabel("gradient, relative to lag 0")
     panels[-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.suptitle(f"Gradients through time\n{source}", fontsize=10, parse_math=False)
+    figure.suptitle(f"Gradients through time\n{short(source)}", fontsize=10, parse_math=False)
     return save(target, figure)
 
 
@@ -65,5 +65,5 @@ def draw_range_test(target: Path, test: "RangeTest", advice: "Advice", source: s
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.legend(fontsize=8, frameon=False)
-    axes.set_title(f"Learning-rate range test\n{source}", fontsize=10, parse_math=False)
+    axes.set_title(f"Learning-rate range test\n{short(source)}", fontsize=10, parse_math=False)
     return save(target, figure)

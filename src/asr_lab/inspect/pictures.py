@@ -84,7 +84,7 @@ def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) 
         )  # fmt: skip
     if found.at is not None:
         below.axvline(found.at * seconds, color="#0072b2", linewidth=1, linestyle="--")
-    figure.suptitle(f"What changes {found.explained}\n{_short(source)}", fontsize=11, parse_math=False)
+    figure.suptitle(f"What changes {found.explained}\n{short(source)}", fontsize=11, parse_math=False)
     return save(target, figure)
 
 
@@ -111,7 +111,7 @@ def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
         axes.set_visible(bool(axes.images))
     for axes in grid[-1]:
         axes.set_xlabel("key, s", fontsize=8)
-    figure.suptitle(f"Attention weights\n{_short(source)}", fontsize=10, parse_math=False)
+    figure.suptitle(f"Attention weights\n{short(source)}", fontsize=10, parse_math=False)
     return figure
 
 
@@ -152,5 +152,6 @@ def write_file(target: Path, content: bytes) -> Path:
         raise ConfigError(f"{target}: cannot be written ({os.strerror(error.errno or 0)}); choose another") from None
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """For one line of a title"""
     return text if len(text) <= 90 else text[:89] + "…"
