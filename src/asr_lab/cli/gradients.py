@@ -43,14 +43,13 @@ def gradients(
 
         print(f"wrote {draw_through_time(plot, found, folder.name)}", file=sys.stderr)
     if as_json:
-        # A zero has no finite logarithm, and JSON no word for that.
         print(json.dumps({"run": folder.name, "cells": _rows(found, range(len(found.steps)))}, indent=1))
     else:
         _show(found)
 
 
 def _rows(found: "ThroughTime", looks: Any) -> list[dict[str, Any]]:
-    """One a cell and look"""
+    """One a cell and look; a gain of 0 has no logarithm, which is null in JSON"""
     import numpy as np
 
     from asr_lab.gradients.through_time import reach
@@ -83,15 +82,11 @@ def _show(found: "ThroughTime") -> None:
     for column in ("recurrent cell", "step", "below 1/2", "below 1/100", "above 100", f"at lag {n_lags}"):
         table.add_column(column, justify="left" if column == "recurrent cell" else "right", overflow="fold")
     for row in _rows(found, looks):
-        reached = (row[key] for key in ("half_at_lag", "hundredth_at_lag", "hundredfold_at_lag"))
+        lags = [row[key] for key in ("half_at_lag", "hundredth_at_lag", "hundredfold_at_lag")]
         last = row["log10_gain"][-1]
         end = "-" if last is None else f"{10**last:.2g}" if abs(last) < 5 else f"1e{last:+.0f}"
-        table.add_row(
-            row["cell"].removeprefix("encoder."),
-            str(row["step"]),
-            *("-" if lag is None else str(lag) for lag in reached),
-            end,
-        )
+        cells = ["-" if lag is None else str(lag) for lag in lags]
+        table.add_row(row["cell"].removeprefix("encoder."), str(row["step"]), *cells, end)
     console = Console()
     console.print(f"A gradient of norm 1 at a frame's output, up to {n_lags} frames earlier:", highlight=False)
     console.print(table)

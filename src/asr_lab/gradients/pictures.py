@@ -1,7 +1,7 @@
 """Pictures of what gradients do (matplotlib)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -53,10 +53,12 @@ def draw_range_test(target: Path, test: "RangeTest", advice: "Advice", source: s
     axes = figure.subplots()
     axes.plot(test.lrs, test.losses, color=GREY, linewidth=0.6, alpha=0.7, label="loss of a batch")
     axes.plot(test.lrs, advice.smoothed, color=BLUE, linewidth=1.6, label="smoothed")
-    marks: list[tuple[str, float | None, Any]] = [
-        ("steepest descent", advice.steepest, "-"), ("a tenth of the lowest", advice.tenth, "--"), ("lowest", advice.lowest, ":"),
-    ]  # fmt: skip
-    for name, lr, style in marks:
+    marks: dict[str, tuple[float | None, str]] = {
+        "steepest descent": (advice.steepest, "-"),
+        "a tenth of the lowest": (advice.tenth, "--"),
+        "lowest": (advice.lowest, ":"),
+    }
+    for name, (lr, style) in marks.items():
         if lr is not None:
             axes.axvline(lr, color=ORANGE, linewidth=1.0, linestyle=style, label=f"{name}: {lr:.2g}")
     low, start = float(np.min(advice.smoothed)), float(advice.smoothed[0])
