@@ -53,7 +53,7 @@ class ThroughTimeProbe(Callback):
         n = min(self.AMONG, len(dataset))
         longest = max(range(n), key=lambda i: dataset.utterances[i].duration)
         self._batch = dataset[0, [longest]]
-        steps = pl_module.tally.steps  # pyright: ignore
+        steps: int = pl_module.tally.steps  # pyright: ignore
         self.found = ThroughTime(list(self._cells), self.max_rows)
         if steps and self.file.exists():
             before = read_through_time(self.file, self.max_rows)
@@ -75,7 +75,7 @@ class ThroughTimeProbe(Callback):
 
     def _probe(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.found is not None
-        step = pl_module.tally.steps  # pyright: ignore
+        step: int = pl_module.tally.steps  # pyright: ignore
         if step in self.found.steps[-1:]:  # a batch that only accumulated, or the last step
             return
         generator = torch.Generator().manual_seed(0)  # the same directions at every step

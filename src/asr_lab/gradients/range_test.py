@@ -49,8 +49,8 @@ def advise(test: RangeTest) -> Advice:
     window = max(5, n // 10) | 1
     if n < window:
         raise DataError(f"the loss exploded after {n} steps; give a smaller --min-lr")
-    smoothed = savgol_filter(test.losses, window, 1)
-    slope = savgol_filter(test.losses, window, 1, deriv=1, delta=float(np.log(test.lrs[1] / test.lrs[0])))
+    smoothed = np.asarray(savgol_filter(test.losses, window, 1))
+    slope = np.asarray(savgol_filter(test.losses, window, 1, deriv=1))  # a step is a fixed factor of the rate
     lowest = int(smoothed.argmin())
     if lowest <= window // 2:
         return Advice(smoothed, None, None, None, "the loss did not fall; give a smaller --min-lr")
@@ -58,4 +58,5 @@ def advise(test: RangeTest) -> Advice:
     note = ""
     if not test.diverged and lowest >= n - 1 - window // 2:
         note = "the loss was still falling at the end; give a larger --max-lr"
-    return Advice(smoothed, *(float(x) for x in (test.lrs[steepest], test.lrs[lowest] / 10, test.lrs[lowest])), note)
+    largest = float(test.lrs[lowest])
+    return Advice(smoothed, float(test.lrs[steepest]), largest / 10, largest, note)
