@@ -75,6 +75,7 @@ BESIDE = {
     ("decoder", "ctc_inter"): ["encoder.n_layers=2"],  # a layer inside
     "encoder/cell": ["encoder=bilstm"],
     "encoder/connection": ["encoder=bilstm"],
+    "encoder/filter": ["encoder=bilstm"],
     "encoder/readout": ["encoder=bilstm"],
     "decoder/readout": ["decoder=seq2seq"],
     "decoder/rule": ["decoder=attention"],

@@ -13,6 +13,7 @@ from asr_lab.build import call
 from asr_lab.encoders.recurrent import RecurrentEncoder
 from asr_lab.errors import ConfigError
 from asr_lab.layers import connection, readout
+from asr_lab.layers.gradient_filter import NoFilter
 from asr_lab.layers.ligru import LiGru, _Frames
 from asr_lab.layers.recurrence import INITS, Gru, Lstm, VanillaRnn
 from asr_lab.layers.subsampling import Stacking
@@ -63,6 +64,7 @@ def encoder(cell="lstm", n_layers=2, bidirectional=False, layer_norm=False, link
         subsampling=lambda in_dim, out_dim: Stacking(in_dim, out_dim, 1, 1),
         cell=CELLS[cell],
         connection=link,
+        filter=NoFilter(),
         readout=out,
     ).eval()
 

@@ -33,6 +33,7 @@ GIVEN = {
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},
     "logger": {"run"},
     "gradients": {"folder"},
+    "through_time": {"folder"},
 }
 
 

@@ -53,5 +53,6 @@ def quieten() -> None:
         ".*checkpoint directory.*exists.*",
         ".*is not a.*Tensor.*",
         ".*LeafSpec.*",
+        ".*no `val_dataloader`.*",
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -24,6 +24,7 @@ UNNUMBERED = (
     "match",
     "logger",
     "gradients",
+    "through_time",
     "runtime",
     "data.root",
     "data.prepare",

@@ -52,6 +52,7 @@ class Config:
     clipping: Any = MISSING
     averaging: Any = MISSING
     gradients: Any = MISSING
+    through_time: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)

@@ -24,7 +24,8 @@ from asr_lab.types import Batch, Hypothesis
 class SpeechTask(Task):
     """Encoder and decoder trained on batches of features; scored on words and characters.
 
-    Logged keys beside those of every task: `<stage>/loss` (nats per label), `<stage>/wer`, `cer` and `ser`.
+    Logged keys beside those of every task: `<stage>/loss` (nats per label), `<stage>/wer`, `cer` and `ser`; with
+    encoder/filter=per_utterance, `train/filtered`, how many utterances the layers left out of the step (of this rank).
     """
 
     unit = "audio_seconds"
@@ -86,6 +87,11 @@ class SpeechTask(Task):
         if stage != "train":
             self.score(batch, hidden, lens, stage)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        chosen = getattr(self.encoder, "filter", None)
+        if hasattr(chosen, "take"):
+            self.log("train/filtered", chosen.take().float(), on_step=True, on_epoch=False)  # pyright: ignore
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """hidden (B,U,D) and its lengths (B,)"""

@@ -159,7 +159,7 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from asr_lab.averaging.checkpoints import CheckpointAverage
-    from asr_lab.build import make
+    from asr_lab.build import call, make
     from asr_lab.callbacks.averaging import KeptCheckpoints
     from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
@@ -175,6 +175,8 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     # In this order: `last` holds the scores of `best` and `kept`.
     recorder = make(run.config, "gradients")(folder=run.folder)
     callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, *([kept] if kept else []), last, often]
+    if "through_time" in run.config:  # a language model has no such group
+        callbacks.append(call(run.config, "through_time", folder=run.folder))
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:

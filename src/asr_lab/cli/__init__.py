@@ -45,15 +45,18 @@ def main() -> None:
         errors,
         evaluate,
         export,
+        gradients,
         inspect,
         lm,
+        lr_find,
         report,
         sweep,
         train,
         transcribe,
     )
 
-    for module in (train, sweep, report, evaluate, errors, align, transcribe, export, inspect, clip_advice, data, lm):
+    modules = (train, sweep, report, evaluate, errors, align, transcribe, export, inspect)
+    for module in (*modules, gradients, clip_advice, lr_find, data, lm):
         module.add(app)
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:

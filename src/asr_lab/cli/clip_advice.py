@@ -53,7 +53,7 @@ def clip_advice(
     values = sorted({*threshold, *USUAL})
     found = [group.advice(wanted, values, _choices()) for group in groups(runs, by, skip_first)]
     if plot:
-        from asr_lab.gradients.picture import draw
+        from asr_lab.gradients.advice_picture import draw
 
         # Before pages of numbers; on stderr, because stdout may be JSON.
         print(f"wrote {draw(plot, [advice.group for advice in found], values)}", file=sys.stderr)

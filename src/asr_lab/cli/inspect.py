@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -67,25 +67,13 @@ def inspect(
         _show(found, features, module, depth, as_json)
 
 
-def _config(overrides: list[str]) -> dict[str, Any]:
-    """As `asr-lab train` composes it."""
-    from hydra import compose, initialize_config_dir
-
-    from asr_lab import schema
-    from asr_lab.paths import conf_dir
-    from asr_lab.sweep.cell import register_resolvers, resolved
-
-    schema.register()
-    register_resolvers()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return resolved(compose("config", overrides=overrides))
-
-
 def _subject(overrides: list[str], run: str | None, needs_corpus: bool, is_file: bool) -> "Subject":
     from asr_lab.errors import ConfigError
 
     if run is None:
-        config = _config(overrides)
+        from asr_lab.cli.compose import composed
+
+        config = composed(overrides)
     elif overrides:
         raise ConfigError(f"--run and {overrides[0]}: a run has its own configuration; give one of them")
     else:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_lab.layers.dropout import Dropout
+from asr_lab.layers.gradient_filter import GradientFilter
 from asr_lab.layers.masks import valid_frames
 from asr_lab.layers.receptive_field import ReceptiveField
 from asr_lab.layers.recurrence import State
@@ -33,12 +34,13 @@ class RecurrentEncoder(nn.Module):
         subsampling: Callable[..., Any],
         cell: Callable[..., Any],
         connection: Callable[..., Any],
+        filter: GradientFilter,
         readout: Callable[..., Any],
     ):
         super().__init__()
         if d_hidden < 1 or n_layers < 1:
             raise ValueError(f"d_hidden and n_layers must be positive, {d_hidden} and {n_layers} came")
-        self.bidirectional = bidirectional
+        self.bidirectional, self.filter = bidirectional, filter
         n_directions = 2 if bidirectional else 1
         self.out_dim = n_directions * d_hidden
         self.subsampling = subsampling(in_dim=in_dim, out_dim=self.out_dim)
@@ -47,7 +49,7 @@ class RecurrentEncoder(nn.Module):
         width = self.subsampling.out_dim
         for i in range(n_layers):
             cells = [cell(in_dim=width, d_hidden=d_hidden) for _ in range(n_directions)]
-            self.layers.append(RecurrentLayer(cells, layer_norm, dropout))
+            self.layers.append(RecurrentLayer(cells, filter, layer_norm, dropout))
             if i < n_layers - 1:
                 self.connections.append(connection(in_dim=width, out_dim=self.out_dim))
                 width = self.connections[i].out_dim
@@ -91,20 +93,24 @@ class RecurrentLayer(nn.Module):
     and padding never enters a state.
     """
 
-    def __init__(self, cells: list[nn.Module], layer_norm: bool, dropout: float):
+    def __init__(self, cells: list[nn.Module], filter: GradientFilter, layer_norm: bool, dropout: float):
         super().__init__()
-        self.cells = nn.ModuleList(cells)
+        self.cells, self.filter = nn.ModuleList(cells), filter
         width = sum(cell.out_dim for cell in cells)  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.norm = nn.LayerNorm(width) if layer_norm else nn.Identity()
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, mirrored: Tensor) -> Tensor:
         """(B,U,D_in), (B,U) bool, (B,U) indices of `mirror` -> (B,U,D)"""
-        y, _ = self.cells[0](x, mask)
-        if len(self.cells) == 2:
+
+        def recur(x: Tensor) -> Tensor:
+            y, _ = self.cells[0](x, mask)
+            if len(self.cells) == 1:
+                return y
             back, _ = self.cells[1](reorder(x, mirrored), mask)
-            y = torch.cat([y, reorder(back, mirrored)], dim=-1)
-        return self.dropout(self.norm(y))
+            return torch.cat([y, reorder(back, mirrored)], dim=-1)
+
+        return self.dropout(self.norm(self.filter(recur, x, self.cells)))
 
     def stream(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """(B,U,D_in), state -> (B,U,D), state"""

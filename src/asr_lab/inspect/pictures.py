@@ -29,25 +29,23 @@ def check_targets(attention: Path | None, saliency: Path | None, graph: Path | N
             raise ConfigError(f"--{option} {path}: wanted is a file ending in {', '.join(ENDINGS)}{folder}")
     if graph and graph.suffix.lower() != ".svg":
         raise ConfigError(f"--graph {graph}: wanted is a file ending in .svg")
-    for path in filter(None, (attention, saliency, graph)):
-        check_place(path)
+    for path in (attention, saliency, graph):
+        _check_place(path)
 
 
-def check_picture(option: str, path: Path) -> None:
+def check_picture(option: str, path: Path | None) -> None:
     """
     Raises:
-        ConfigError: a name that does not end as a picture's does, or a place where none can be written.
+        ConfigError: a name that does not end as a picture's does, a folder, or a place where no file can be.
     """
-    if path.suffix.lower() not in ENDINGS:
+    if path and path.suffix.lower() not in ENDINGS:
         raise ConfigError(f"{option} {path}: wanted is a file ending in {', '.join(ENDINGS)}")
-    check_place(path)
+    _check_place(path)
 
 
-def check_place(path: Path) -> None:
-    """
-    Raises:
-        ConfigError: a folder where a file is wanted, or below a file.
-    """
+def _check_place(path: Path | None) -> None:
+    if path is None:
+        return
     if path.suffix and path.is_dir():
         raise ConfigError(f"{path}: is a folder; give the name of a file in it")
     folder = path.parent if path.suffix else path
@@ -68,7 +66,7 @@ def draw_attention(target: Path, maps: "list[Map]", seconds: float, source: str)
 
 def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) -> Path:
     """Features above, what matters below, on one time axis; the labels of the best path where they were emitted."""
-    figure = figure_of((9, 5.4))
+    figure = new_figure((9, 5.4))
     above, below = figure.subplots(2, 1, sharex=True)
     extent = (0, seconds, 0, found.feats.shape[1])
     shared = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
@@ -86,7 +84,7 @@ def draw_saliency(target: Path, found: "Saliency", seconds: float, source: str) 
         )  # fmt: skip
     if found.at is not None:
         below.axvline(found.at * seconds, color="#0072b2", linewidth=1, linestyle="--")
-    figure.suptitle(f"What changes {found.explained}\n{_short(source)}", fontsize=11, parse_math=False)
+    figure.suptitle(f"What changes {found.explained}\n{short(source)}", fontsize=11, parse_math=False)
     return save(target, figure)
 
 
@@ -95,7 +93,7 @@ def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
     n_heads = max(len(m.weights) for m in maps)
     n_columns = n_heads if len(maps) > 1 else min(n_heads, 4)
     n_rows = sum(-(-len(m.weights) // n_columns) for m in maps)
-    figure = figure_of((max(PANEL * n_columns + 1.0, 5.5), PANEL * n_rows + 1.1))
+    figure = new_figure((max(PANEL * n_columns + 1.0, 5.5), PANEL * n_rows + 1.1))
     grid = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     row = 0
     for m in maps:
@@ -113,12 +111,12 @@ def _attention(maps: "list[Map]", seconds: float, source: str) -> Any:
         axes.set_visible(bool(axes.images))
     for axes in grid[-1]:
         axes.set_xlabel("key, s", fontsize=8)
-    figure.suptitle(f"Attention weights\n{_short(source)}", fontsize=10, parse_math=False)
+    figure.suptitle(f"Attention weights\n{short(source)}", fontsize=10, parse_math=False)
     return figure
 
 
-def figure_of(size: tuple[float, float]) -> Any:
-    """Without pyplot, which would look for a screen."""
+def new_figure(size: tuple[float, float]) -> Any:
+    """`size` in inches. Without pyplot, which would look for a screen."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -127,6 +125,11 @@ def figure_of(size: tuple[float, float]) -> Any:
 
 
 def save(target: Path, figure: Any) -> Path:
+    """In the format of the target's ending, one of `ENDINGS`.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
     from matplotlib import rc_context
 
     content = io.BytesIO()
@@ -149,5 +152,6 @@ def write_file(target: Path, content: bytes) -> Path:
         raise ConfigError(f"{target}: cannot be written ({os.strerror(error.errno or 0)}); choose another") from None
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """For one line of a title"""
     return text if len(text) <= 90 else text[:89] + "…"

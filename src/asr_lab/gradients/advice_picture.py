@@ -7,7 +7,7 @@ import numpy as np
 
 from asr_lab.gradients.advice import LIMITER, NET
 from asr_lab.gradients.groups import Group
-from asr_lab.inspect.pictures import figure_of, save
+from asr_lab.inspect.pictures import new_figure, save
 
 # Okabe & Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -15,7 +15,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 def draw(target: Path, groups: list[Group], values: list[float]) -> Path:
     """Raises ConfigError where matplotlib is missing or nothing can be written there."""
-    figure = figure_of((11.5, 4.6))
+    figure = new_figure((11.5, 4.6))
     left, right = figure.subplots(1, 2)
     low = min(np.quantile(g.norms, 0.001) for g in groups)
     high = max(np.quantile(g.norms, 0.999) for g in groups)
