@@ -15,23 +15,27 @@ def clip_by_weights(weights: list[Tensor], grads: list[Tensor], threshold: float
     A unit is a row of a matrix or a filter of a kernel (all axes but the first), and the whole of a vector or scalar.
     `eps` lets weights that are zero move.
     """
-    before = global_norm(grads)
-    clipped = torch.zeros((), dtype=torch.bool, device=before.device)
-    for w, g in zip(weights, grads, strict=True):
-        if not g.numel():
-            continue
-        limit = _of_units(w).clamp(min=eps) * threshold
-        scale = (limit / _of_units(g).clamp(min=EPS)).clamp(max=1.0)
-        clipped = clipped | (scale < 1).any()
-        g.mul_(scale.to(g.dtype))
-    return ClipReport(before, global_norm(grads), clipped)
+    pairs = [(w, g) for w, g in zip(weights, grads, strict=True) if g.numel()]
+    if not pairs:
+        zero = global_norm([])
+        return ClipReport(zero, zero, zero > 0)
+    grads = [g for _, g in pairs]
+    norms, scales = [_of_units(g) for g in grads], [_of_units(w) for w, _ in pairs]
+    torch._foreach_clamp_min_(scales, eps)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(scales, threshold)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_div_(scales, torch._foreach_clamp_min(norms, EPS))  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_clamp_max_(scales, 1.0)  # pyright: ignore[reportPrivateImportUsage]
+    # The norm is that of the units' norms: no other pass over the gradients.
+    units, scale = (torch.cat([x.flatten() for x in of]) for of in (norms, scales))
+    torch._foreach_mul_(grads, [s.to(g.dtype) for s, g in zip(scales, grads, strict=True)])  # pyright: ignore
+    before, after = torch.linalg.vector_norm(units), torch.linalg.vector_norm(units * scale)
+    return ClipReport(before, after, (scale < 1).any())
 
 
 def _of_units(x: Tensor) -> Tensor:
     """2-norms of units, in float32, with the axes of `x` kept"""
-    if x.ndim < 2:
-        return torch.linalg.vector_norm(x.float())
-    return torch.linalg.vector_norm(x.float(), dim=tuple(range(1, x.ndim)), keepdim=True)
+    dim = tuple(range(1, x.ndim)) or None
+    return torch.linalg.vector_norm(x.float(), dim=dim, keepdim=True)
 
 
 class AdaptiveClipping:

@@ -10,22 +10,20 @@ from asr_lab.clipping import global_norm, gradients
 from asr_lab.types import ClipReport
 
 
-def shear(grads: list[Tensor], limit: Tensor) -> None:
-    """g_i <- 0 where |g_i| < limit"""
-    for g in grads:
-        g.masked_fill_(g.abs() < limit, 0.0)
+def shear(values: Tensor, limit: Tensor | float) -> tuple[Tensor, Tensor]:
+    """(N,) elements of at least `limit` in magnitude, 0 elsewhere; and (N,) the others, which are left out."""
+    small = values.abs() < limit
+    return values.masked_fill(small, 0.0), values.masked_fill(~small, 0.0)
 
 
-def limit_of_share(grads: list[Tensor], keep: float, sample: int) -> Tensor:
-    """() the magnitude that a share `keep` of all elements reaches.
+def limit_of_share(values: Tensor, keep: float, sample: int) -> Tensor:
+    """() the magnitude that a share `keep` of all (N,) elements reaches.
 
     With more than `sample` elements it is estimated from about so many at equal distances (as Lin et al. 2018).
     """
-    n = sum(g.numel() for g in grads)
-    stride = max(1, n // sample)
-    values = torch.cat([g.flatten()[::stride] for g in grads]).abs().float()
-    n_kept = max(1, round(keep * len(values)))
-    return values.kthvalue(len(values) - n_kept + 1).values
+    some = values[:: max(1, len(values) // sample)].abs()
+    n_kept = max(1, round(keep * len(some)))
+    return some.kthvalue(len(some) - n_kept + 1).values
 
 
 class ShearClipping:
@@ -54,34 +52,35 @@ class ShearClipping:
             raise ValueError("clipping=shear does not work with sparse gradients; choose clipping=norm")
         grads = gradients(moving)
         before = global_norm(grads)
-        filled = [g for g in grads if g.numel()]
-        if not filled:
+        if not any(g.numel() for g in grads):
             return ClipReport(before, before, before > 0)
-        kept = [k for k, p in zip(self._places(moving), moving, strict=True) if p.grad is not None]
-        if self.error_feedback:
-            torch._foreach_add_(grads, kept)  # pyright: ignore[reportPrivateImportUsage]
-        limit = (
-            limit_of_share(filled, self.keep, self.sample)
-            if self.keep is not None
-            else torch.as_tensor(self.threshold, device=filled[0].device)
-        )
-        n_before = sum(torch.count_nonzero(g) for g in filled)
-        whole = [g.clone() for g in grads] if self.error_feedback else []
-        shear(filled, limit)
-        if self.error_feedback and torch.isfinite(before):
-            torch._foreach_copy_(kept, whole)  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_sub_(kept, grads)  # pyright: ignore[reportPrivateImportUsage]
-        n_after = sum(torch.count_nonzero(g) for g in filled)
-        return ClipReport(before, global_norm(grads), torch.as_tensor(n_after < n_before))
+        # All elements in one row: a few large operations instead of many small ones for each weight.
+        whole = torch.cat([g.flatten() for g in grads]).float()
+        kept = self._kept_of(moving) if self.error_feedback else []
+        dropped_before = torch.cat([k.flatten() for k in kept]) if kept else whole.new_zeros(())
+        whole += dropped_before
+        limit = self.threshold if self.keep is None else limit_of_share(whole, self.keep, self.sample)
+        large, dropped = shear(whole, limit)  # pyright: ignore[reportArgumentType]
+        _write(large, grads)
+        if kept:
+            _write(torch.where(before.isfinite(), dropped, dropped_before), kept)
+        return ClipReport(before, torch.linalg.vector_norm(large), global_norm([dropped], float("inf")) > 0)
 
-    def _places(self, parameters: list[Tensor]) -> list[Tensor]:
+    def _kept_of(self, parameters: list[Tensor]) -> list[Tensor]:
+        """What is kept of those that have a gradient now"""
         if len(self._kept) != len(parameters):
             self._kept = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self._kept = [k.to(p.device) for k, p in zip(self._kept, parameters, strict=True)]
-        return self._kept
+        return [k for k, p in zip(self._kept, parameters, strict=True) if p.grad is not None]
 
     def state_dict(self) -> dict[str, Any]:
         return {"kept": [k.cpu().clone() for k in self._kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._kept = [k.clone() for k in state["kept"]]
+
+
+def _write(values: Tensor, tensors: list[Tensor]) -> None:
+    """(N,) values into tensors of as many elements together"""
+    parts = values.split([x.numel() for x in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(x) for part, x in zip(parts, tensors, strict=True)])  # pyright: ignore
