@@ -141,7 +141,7 @@ class Task(LightningModule):
         )
         skip = ~finite if report.skip is None else report.skip | ~finite
         if leaves_out(optimizer):
-            optimizer.found_inf = skip.float()
+            optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue]
         elif skip:  # asks the device
             _forget(parameters)
         self.tally.add(report.clipped, skip, finite)
