@@ -33,7 +33,7 @@ from asr_lab.process import keep_freed_memory
 from encoder_speed.built import FRAMES_PER_S, N_MELS, Hidden, config_of, encoder
 from encoder_speed.stepping import TrainingStep, batch, synchronise
 
-UTTERANCES, UTTERANCE_S = 4, 6  # of a batch, the longest: conf/batching's 24 seconds
+UTTERANCES, UTTERANCE_S = 4, 6  # a batch of conf/batching's 24 seconds
 LIMIT = 0.02  # of a training step
 NAMES = sorted(p.stem for p in (conf_dir() / "clipping").glob("*.yaml"))
 # What torch has, and ours that does the same.
@@ -74,7 +74,7 @@ class Bench:
         self.device = torch.device(device)
         self.task = _Task(encoder("encoder=conformer", "size=small").to(device))
         self.parameters = [p for p in self.task.parameters() if p.requires_grad]
-        x, lens = batch(UTTERANCE_S * FRAMES_PER_S, N_MELS, device, UTTERANCES)
+        x, lens = batch(UTTERANCE_S * FRAMES_PER_S, N_MELS, device, UTTERANCES, same_length=True)
         self.step = TrainingStep(Hidden(self.task.encoder), x, lens, "float32")
         self.optimizer = torch.optim.AdamW(parameter_groups(self.task, 0.01), lr=1e-6, fused=True)
         self.step()
@@ -89,7 +89,7 @@ class Bench:
 
     def about(self) -> dict[str, Any]:
         return {
-            "encoder": "conformer", "size": "small", "utterances": UTTERANCES, "longest_s": UTTERANCE_S,
+            "encoder": "conformer", "size": "small", "utterances": UTTERANCES, "utterance_s": UTTERANCE_S,
             "parameters": sum(p.numel() for p in self.parameters), "tensors": len(self.parameters),
         }  # fmt: skip
 
@@ -103,19 +103,23 @@ class Bench:
         self.task.clipper = lambda parameters: self.report
         self.report = self.clippers["none"](self.parameters)
         self.task.listeners[:] = []
-        found["task"] = self._timed(lambda: self.task.configure_gradient_clipping(self.optimizer))
+        found["task"] = self._steps(lambda: None, lambda: None)
         self.task.listeners[:] = self.listeners
-        found["recorder"] = self._recorded() - found["task"]
-        return found
+        before, after = self.recorder.on_before_optimizer_step, self.recorder.on_train_batch_end
+        recorded = self._steps(
+            lambda: before(self.trainer, self.task, self.optimizer),
+            lambda: after(self.trainer, self.task, None, None, 0),
+        )
+        return found | {"recorder": recorded - found["task"]}
 
-    def _recorded(self) -> float:
-        """A step with the recorder, the mean of as many as lie between two of its looks at the weights."""
+    def _steps(self, before: Callable[[], Any], after: Callable[[], Any]) -> float:
+        """A step of the task, the mean of as many as lie between two of the recorder's looks at the weights."""
 
         def steps() -> None:
             for _ in range(self.recorder.every):
-                self.recorder.on_before_optimizer_step(self.trainer, self.task, self.optimizer)
+                before()
                 self.task.configure_gradient_clipping(self.optimizer)
-                self.recorder.on_train_batch_end(self.trainer, self.task, None, None, 0)
+                after()
 
         return self._timed(steps) / self.recorder.every
 

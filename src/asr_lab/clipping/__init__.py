@@ -21,6 +21,8 @@ from asr_lab.types import ClipReport
 
 # Added to a norm that divides: torch.nn.utils.clip_grad_norm_'s, so that both give the same numbers.
 EPS = 1e-6
+# Elements; below them it is cheaper to copy a tensor beside others than to call a function for it.
+SMALL = 4096
 
 
 class Clipper(Protocol):
@@ -57,8 +59,16 @@ def _largest(grads: list[Tensor]) -> Tensor:
     """() largest magnitude, NaN if one is"""
     if grads[0].device.type != "cpu":
         return torch.stack([n.float() for n in torch._foreach_norm(grads, float("inf"))]).amax()  # pyright: ignore
-    # On a CPU least and largest together are found ten times faster than that norm.
-    return torch.stack([x.float() for g in grads for x in torch.aminmax(g)]).abs().amax()
+    # On a CPU least and largest together are found ten times faster than that norm, small tensors all at once.
+    row = in_a_row(g for g in grads if g.numel() < SMALL)
+    large = [g for g in grads if g.numel() >= SMALL]
+    return torch.stack([x.float() for g in (row, *large) if g.numel() for x in torch.aminmax(g)]).abs().amax()
+
+
+def in_a_row(tensors: Iterable[Tensor]) -> Tensor:
+    """(N,) float32 copy of all elements: a few large operations instead of small ones for each weight."""
+    flat = [x.flatten() for x in tensors]
+    return torch.cat(flat).float() if flat else torch.zeros(0)
 
 
 def scale_to(grads: list[Tensor], norm: Tensor, threshold: Tensor | float) -> Tensor:
@@ -84,4 +94,12 @@ def positive(**values: float) -> None:
             raise ValueError(f"clipping.{name} must be positive, {value} came; clipping=none switches it off")
 
 
-__all__ = ["Clipper", "global_norm", "gradients", "multiply", "positive", "scale_to"]
+__all__ = [
+    "Clipper",
+    "global_norm",
+    "gradients",
+    "in_a_row",
+    "multiply",
+    "positive",
+    "scale_to",
+]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from asr_lab.clipping import EPS, global_norm, gradients, positive
+from asr_lab.clipping import EPS, global_norm, gradients, in_a_row, positive
 from asr_lab.types import ClipReport
 
 
@@ -20,22 +20,26 @@ def clip_by_weights(weights: list[Tensor], grads: list[Tensor], threshold: float
         zero = global_norm([])
         return ClipReport(zero, zero, zero > 0)
     grads = [g for _, g in pairs]
-    norms, scales = [_of_units(g) for g in grads], [_of_units(w) for w, _ in pairs]
-    torch._foreach_clamp_min_(scales, eps)  # pyright: ignore[reportPrivateImportUsage]
-    torch._foreach_mul_(scales, threshold)  # pyright: ignore[reportPrivateImportUsage]
-    torch._foreach_div_(scales, torch._foreach_clamp_min(norms, EPS))  # pyright: ignore[reportPrivateImportUsage]
-    torch._foreach_clamp_max_(scales, 1.0)  # pyright: ignore[reportPrivateImportUsage]
-    # The norm is that of the units' norms: no other pass over the gradients.
-    units, scale = (torch.cat([x.flatten() for x in of]) for of in (norms, scales))
-    torch._foreach_mul_(grads, [s.to(g.dtype) for s, g in zip(scales, grads, strict=True)])  # pyright: ignore
-    before, after = torch.linalg.vector_norm(units), torch.linalg.vector_norm(units * scale)
-    return ClipReport(before, after, (scale < 1).any())
+    units, limits = of_units(grads), of_units([w for w, _ in pairs]).clamp_(min=eps).mul_(threshold)
+    scales = (limits / units.clamp(min=EPS)).clamp_(max=1.0)
+    parts = scales.split([_n_units(g) for g in grads])
+    of_each = [part.view(-1, *[1] * (g.ndim - 1)).to(g.dtype) for part, g in zip(parts, grads, strict=True)]
+    torch._foreach_mul_(grads, [x.view(()) if g.ndim == 0 else x for x, g in zip(of_each, grads, strict=True)])
+    # The norm of all is that of the units' norms: no other pass over the gradients.
+    before, after = torch.linalg.vector_norm(units), torch.linalg.vector_norm(units * scales)
+    return ClipReport(before, after, (scales < 1).any())
 
 
-def _of_units(x: Tensor) -> Tensor:
-    """2-norms of units, in float32, with the axes of `x` kept"""
-    dim = tuple(range(1, x.ndim)) or None
-    return torch.linalg.vector_norm(x.float(), dim=dim, keepdim=True)
+def of_units(tensors: list[Tensor]) -> Tensor:
+    """(U,) 2-norms of all units of all tensors in order, in float32"""
+    whole = iter(torch._foreach_norm([x for x in tensors if x.ndim < 2]))  # pyright: ignore[reportPrivateImportUsage]
+    return in_a_row(
+        next(whole) if x.ndim < 2 else torch.linalg.vector_norm(x.float().flatten(1), dim=1) for x in tensors
+    )
+
+
+def _n_units(x: Tensor) -> int:
+    return x.shape[0] if x.ndim > 1 else 1
 
 
 class AdaptiveClipping:

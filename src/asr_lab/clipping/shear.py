@@ -6,26 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr_lab.clipping import global_norm, gradients
+from asr_lab.clipping import global_norm, gradients, in_a_row
 from asr_lab.types import ClipReport
 
 
-def shear(values: Tensor, limit: Tensor | float) -> tuple[Tensor, Tensor]:
-    """(N,) elements of at least `limit` in magnitude, 0 elsewhere; and (N,) the others, which are left out."""
-    if values.device.type == "cpu":  # in one pass; a mask takes ten times as long there
-        below = torch.nextafter(torch.as_tensor(limit, dtype=values.dtype), values.new_zeros(()))
-        large = torch.nn.functional.hardshrink(values, below.item())
+def shear(row: Tensor, limit: Tensor | float) -> Tensor:
+    """(N,) elements of at least `limit` in magnitude, 0 elsewhere; the others stay in `row`."""
+    if row.device.type == "cpu":  # in one pass; a mask takes ten times as long there
+        below = torch.nextafter(torch.as_tensor(limit, dtype=row.dtype), row.new_zeros(()))
+        large = torch.nn.functional.hardshrink(row, below.item())
     else:
-        large = values.masked_fill(values.abs() < limit, 0.0)
-    return large, values - large
+        large = row.masked_fill(row.abs() < limit, 0.0)
+    row -= large
+    return large
 
 
-def limit_of_share(values: Tensor, keep: float, sample: int) -> Tensor:
+def limit_of_share(row: Tensor, keep: float, sample: int) -> Tensor:
     """() the magnitude that a share `keep` of all (N,) elements reaches.
 
     With more than `sample` elements it is estimated from about so many at equal distances (as Lin et al. 2018).
     """
-    some = values[:: max(1, len(values) // sample)].abs()
+    some = row[:: max(1, len(row) // sample)].abs()
     n_kept = max(1, round(keep * len(some)))
     return some.kthvalue(len(some) - n_kept + 1).values
 
@@ -48,43 +49,55 @@ class ShearClipping:
         if sample < 100:
             raise ValueError(f"clipping.sample must be at least 100 elements, {sample} came")
         self.keep, self.threshold, self.error_feedback, self.sample = keep, threshold, error_feedback, sample
-        self._kept: list[Tensor] = []  # what was dropped so far, of all parameters in order
+        self._kept: list[Tensor] = []  # what was dropped so far, of all parameters in order; of those that
+        self._there: list[int] = []  # had a gradient in the last step
+        self._row = torch.zeros(0)  # (N,) it is here
 
     def __call__(self, parameters: Iterable[Tensor]) -> ClipReport:
         moving = [p for p in parameters if p.requires_grad]
         if any(p.grad is not None and p.grad.is_sparse for p in moving):
             raise ValueError("clipping=shear does not work with sparse gradients; choose clipping=norm")
         grads = gradients(moving)
-        before = global_norm(grads)
         if not any(g.numel() for g in grads):
-            return ClipReport(before, before, before > 0)
-        # All elements in one row: a few large operations instead of many small ones for each weight.
-        whole = torch.cat([g.flatten() for g in grads]).float()
-        kept = self._kept_of(moving) if self.error_feedback else []
-        dropped_before = torch.cat([k.flatten() for k in kept]) if kept else whole.new_zeros(())
-        whole += dropped_before
-        limit = self.threshold if self.keep is None else limit_of_share(whole, self.keep, self.sample)
-        large, dropped = shear(whole, limit)  # pyright: ignore[reportArgumentType]
-        _write(large, grads)
-        if kept:
-            _write(torch.where(before.isfinite(), dropped, dropped_before), kept)
-        return ClipReport(before, torch.linalg.vector_norm(large), global_norm([dropped], float("inf")) > 0)
+            zero = global_norm(grads)
+            return ClipReport(zero, zero, zero > 0)
+        row = in_a_row(grads)
+        before = torch.linalg.vector_norm(row)
+        there = [i for i, p in enumerate(moving) if p.grad is not None]
+        kept = self._kept_of(moving, there) if self.error_feedback else None
+        if kept is not None:
+            row += kept
+        limit = self.threshold if self.keep is None else limit_of_share(row, self.keep, self.sample)
+        large = shear(row, limit)  # pyright: ignore[reportArgumentType]
+        parts = large.split([g.numel() for g in grads])
+        for i, part, g in zip(there, parts, grads, strict=True):
+            moving[i].grad = part.view_as(g).to(g.dtype)  # no copy
+        if kept is not None:
+            self._keep(row, before.isfinite())
+        return ClipReport(before, torch.linalg.vector_norm(large), global_norm([row], float("inf")) > 0)
 
-    def _kept_of(self, parameters: list[Tensor]) -> list[Tensor]:
-        """What is kept of those that have a gradient now"""
+    def _kept_of(self, parameters: list[Tensor], there: list[int]) -> Tensor:
+        """(N,) what is kept of those that have a gradient now"""
         if len(self._kept) != len(parameters):
-            self._kept = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self._kept = [k.to(p.device) for k, p in zip(self._kept, parameters, strict=True)]
-        return [k for k, p in zip(self._kept, parameters, strict=True) if p.grad is not None]
+            self._kept = [torch.zeros_like(p, dtype=torch.float32, requires_grad=False) for p in parameters]
+            self._there = []
+        if there != self._there:
+            self._sort_in()
+            self._there, self._row = there, in_a_row(self._kept[i].to(parameters[i].device) for i in there)
+        return self._row
+
+    def _keep(self, row: Tensor, finite: Tensor) -> None:
+        # A CPU may be asked, which is cheaper there.
+        self._row = (row if finite else self._row) if row.device.type == "cpu" else torch.where(finite, row, self._row)
+
+    def _sort_in(self) -> None:
+        parts = self._row.split([self._kept[i].numel() for i in self._there])
+        for i, part in zip(self._there, parts, strict=True):
+            self._kept[i] = part.view_as(self._kept[i])
 
     def state_dict(self) -> dict[str, Any]:
+        self._sort_in()
         return {"kept": [k.cpu().clone() for k in self._kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._kept = [k.clone() for k in state["kept"]]
-
-
-def _write(values: Tensor, tensors: list[Tensor]) -> None:
-    """(N,) values into tensors of as many elements together"""
-    parts = values.split([x.numel() for x in tensors])
-    torch._foreach_copy_(tensors, [part.view_as(x) for part, x in zip(parts, tensors, strict=True)])  # pyright: ignore
+        self._kept, self._there, self._row = [k.clone() for k in state["kept"]], [], torch.zeros(0)
