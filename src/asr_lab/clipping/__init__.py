@@ -50,15 +50,20 @@ def global_norm(grads: list[Tensor], p: float = 2.0) -> Tensor:
         return torch.zeros(())
     if p == float("inf"):
         return _largest(grads)
-    half = any(g.dtype in (torch.float16, torch.bfloat16) for g in grads)
-    norms = torch._foreach_norm(grads, p, dtype=torch.float32 if half else None)  # pyright: ignore
-    return torch.linalg.vector_norm(torch.stack(norms), p).float()
+    return torch.linalg.vector_norm(each_norm(grads, p), p)
+
+
+def each_norm(tensors: list[Tensor], p: float = 2.0) -> Tensor:
+    """(N,) p-norm of each, in float32"""
+    half = any(x.dtype in (torch.float16, torch.bfloat16) for x in tensors)
+    norms = torch._foreach_norm(tensors, p, dtype=torch.float32 if half else None)  # pyright: ignore
+    return torch.stack(norms).float() if tensors else torch.zeros(0)
 
 
 def _largest(grads: list[Tensor]) -> Tensor:
     """() largest magnitude, NaN if one is"""
     if grads[0].device.type != "cpu":
-        return torch.stack([n.float() for n in torch._foreach_norm(grads, float("inf"))]).amax()  # pyright: ignore
+        return each_norm(grads, float("inf")).amax()
     # On a CPU least and largest together are found ten times faster than that norm, small tensors all at once.
     row = in_a_row(g for g in grads if g.numel() < SMALL)
     large = [g for g in grads if g.numel() >= SMALL]
@@ -96,6 +101,7 @@ def positive(**values: float) -> None:
 
 __all__ = [
     "Clipper",
+    "each_norm",
     "global_norm",
     "gradients",
     "in_a_row",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from asr_lab.clipping import EPS, global_norm, gradients, in_a_row, positive
+from asr_lab.clipping import EPS, each_norm, global_norm, gradients, positive
 from asr_lab.types import ClipReport
 
 
@@ -19,27 +19,27 @@ def clip_by_weights(weights: list[Tensor], grads: list[Tensor], threshold: float
     if not pairs:
         zero = global_norm([])
         return ClipReport(zero, zero, zero > 0)
+    pairs.sort(key=lambda pair: pair[1].ndim > 1)  # those of one unit first
     grads = [g for _, g in pairs]
     units, limits = of_units(grads), of_units([w for w, _ in pairs]).clamp_(min=eps).mul_(threshold)
     scales = (limits / units.clamp(min=EPS)).clamp_(max=1.0)
-    parts = scales.split([_n_units(g) for g in grads])
-    of_each = [part.view(-1, *[1] * (g.ndim - 1)).to(g.dtype) for part, g in zip(parts, grads, strict=True)]
-    torch._foreach_mul_(grads, [x.view(()) if g.ndim == 0 else x for x, g in zip(of_each, grads, strict=True)])
+    n_single = sum(g.ndim < 2 for g in grads)
+    matrices = grads[n_single:]
+    rows = scales[n_single:].split([g.shape[0] for g in matrices])
+    of_each = [*scales[:n_single].unbind()]
+    of_each += [row.view(-1, *[1] * (g.ndim - 1)) for row, g in zip(rows, matrices, strict=True)]
+    torch._foreach_mul_(grads, [s.to(g.dtype) for s, g in zip(of_each, grads, strict=True)])  # pyright: ignore
     # The norm of all is that of the units' norms: no other pass over the gradients.
     before, after = torch.linalg.vector_norm(units), torch.linalg.vector_norm(units * scales)
     return ClipReport(before, after, (scales < 1).any())
 
 
 def of_units(tensors: list[Tensor]) -> Tensor:
-    """(U,) 2-norms of all units of all tensors in order, in float32"""
-    whole = iter(torch._foreach_norm([x for x in tensors if x.ndim < 2]))  # pyright: ignore[reportPrivateImportUsage]
-    return in_a_row(
-        next(whole) if x.ndim < 2 else torch.linalg.vector_norm(x.float().flatten(1), dim=1) for x in tensors
-    )
-
-
-def _n_units(x: Tensor) -> int:
-    return x.shape[0] if x.ndim > 1 else 1
+    """(U,) 2-norms of all units, in float32; tensors of one unit come first"""
+    matrices = [x for x in tensors if x.ndim > 1]
+    rows = [torch.linalg.vector_norm(x.float().flatten(1), dim=1) for x in matrices]
+    single = tensors[: len(tensors) - len(matrices)]
+    return torch.cat([each_norm(single), *rows] if single else rows)
 
 
 class AdaptiveClipping:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from asr_lab.clipping import EPS, gradients, positive
+from asr_lab.clipping import EPS, each_norm, gradients, positive
 from asr_lab.types import ClipReport
 
 
@@ -17,7 +17,7 @@ def clip_each(grads: list[Tensor], part: Tensor, n_parts: int, threshold: float)
     if not grads:
         zero = torch.zeros(())
         return ClipReport(zero, zero, zero > 0)
-    squares = torch.stack([n.float() for n in torch._foreach_norm(grads)]).square()  # pyright: ignore[reportPrivateImportUsage]
+    squares = each_norm(grads).square()
     of_part = squares.new_zeros(n_parts).index_add(0, part, squares).sqrt()
     scales = (threshold / (of_part + EPS)).clamp(max=1.0)
     torch._foreach_mul_(grads, list(scales[part].unbind()))  # pyright: ignore[reportPrivateImportUsage]
