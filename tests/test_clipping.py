@@ -34,6 +34,7 @@ HISTORY = ("autoclip", "median", "zclip")
 REMEMBERS = (*HISTORY, "shear")
 # A second call with the same gradients changes them again, by design.
 NOT_IDEMPOTENT = ("soft", "shear", *HISTORY)
+ODD = st.sampled_from([math.nan, math.inf, -math.inf])
 FINITE = st.floats(-1e3, 1e3, width=32)
 GRADS = st.lists(st.lists(FINITE, min_size=1, max_size=5), min_size=1, max_size=4)
 
@@ -46,6 +47,10 @@ def parameters(*grads) -> list[torch.Tensor]:
         p.grad = None if grad is None else torch.as_tensor(grad, dtype=torch.float32).clone()
         params.append(p)
     return params
+
+
+def set_grad(p: torch.Tensor, grad: torch.Tensor | None) -> None:
+    p.grad = grad
 
 
 def total_norm(params, p=2) -> float:
@@ -157,6 +162,36 @@ class TestEveryChoice:
         assert (after * before >= 0).all()
         if name in DIRECTION and after.norm() > 1e-6:
             assert torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=0) > 1 - 1e-5
+
+    @settings(max_examples=25, deadline=None)
+    @given(grads=st.lists(st.none() | st.lists(st.floats(-1e3, 1e3, width=32) | ODD, max_size=4), max_size=4))
+    def test_whatever_comes_is_reported_and_remembered_rightly(self, name, tones, grads):
+        """None, empty, nan and inf: the norm before is finite exactly when all elements are; else nothing is learnt."""
+        clipper = copy.deepcopy(CLIPPERS.setdefault(name, made(name, tones)))
+        shapes = [(0 if g is None else len(g),) for g in grads]
+        params = [nn.Parameter(torch.ones(shape)) for shape in shapes]
+        clipper([p for p in params if set_grad(p, torch.ones_like(p)) is None])
+        before = copy.deepcopy(getattr(clipper, "state_dict", dict)())
+        for p, g in zip(params, grads, strict=True):
+            set_grad(p, None if g is None else torch.tensor(g, dtype=torch.float32))
+        report = clipper(params)
+        finite = all(math.isfinite(x) for g in grads if g for x in g)
+        assert report.norm_before.isfinite() == finite
+        if not finite:
+            torch.testing.assert_close(leaves(getattr(clipper, "state_dict", dict)()), leaves(before), equal_nan=True)
+        for p, shape in zip(params, shapes, strict=True):
+            assert torch.equal(p, torch.ones(shape)) and (p.grad is None or p.grad.shape == shape)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_norms_of_half_precision_are_whole(self, name, clipper, dtype):
+        """Each element fits into float16, their norm does not."""
+        params = [nn.Parameter(torch.ones(40, 25, dtype=dtype)), nn.Parameter(torch.ones(24, dtype=dtype))]
+        for p in params:
+            set_grad(p, torch.full_like(p, 1e4))
+        report = clipper(params)
+        assert report.norm_before.dtype == torch.float32
+        assert report.norm_before.item() == pytest.approx(1e4 * 32, rel=1e-2)
+        assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in params)
 
     def test_a_step_that_is_not_finite_leaves_no_trace(self, name, clipper):
         if not hasattr(clipper, "state_dict"):
@@ -396,6 +431,21 @@ class TestShear:
             clipper(params)
             given_in, let_out = given_in + grad, let_out + params[0].grad
         torch.testing.assert_close(let_out + clipper.state_dict()["kept"][0], given_in, rtol=1e-4, atol=1e-5)
+
+    def test_what_is_kept_waits_for_its_gradient(self):
+        """A weight without a gradient gets none, and what was kept of it comes with its next one."""
+        clipper = ShearClipping(None, 1.0, True, 100)
+        a, b = parameters([0.75], [0.5])
+        clipper([a, b])
+        assert a.grad.item() == b.grad.item() == 0
+        a.grad, b.grad = None, torch.tensor([0.25])
+        clipper([a, b])
+        assert a.grad is None and b.grad.item() == 0
+        again = ShearClipping(None, 1.0, True, 100)
+        again.load_state_dict(clipper.state_dict())
+        a.grad, b.grad = torch.tensor([0.5]), torch.tensor([0.25])
+        report = again([a, b])
+        assert a.grad.item() == 1.25 and b.grad.item() == 1.0 and not report.clipped
 
     def test_the_limit_of_many_is_estimated_well(self):
         grad = torch.randn(200_000, generator=torch.Generator().manual_seed(0))

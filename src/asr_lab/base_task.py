@@ -94,6 +94,8 @@ class Task(LightningModule):
         self._optimize("train")
 
     def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self._refuse_to_explode()
         self._optimize("eval")
 
     def on_validation_end(self) -> None:
@@ -101,6 +103,7 @@ class Task(LightningModule):
             self._optimize("train")
 
     def on_train_end(self) -> None:
+        self._refuse_to_explode()
         self._optimize("eval")
 
     def _optimize(self, mode: str) -> None:
@@ -147,32 +150,31 @@ class Task(LightningModule):
         if getattr(optimizer, "probing", False):  # not the gradient of the step (optim/sam.py)
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        # Looked for before clipping: scaling by a NaN norm would spread one bad element over every weight.
-        norm = global_norm(gradients(parameters))
-        finite = norm.isfinite()
+        report = self.clipper(parameters)
+        # As it was before clipping: that of a step with one bad element, which scaling may spread over all.
+        finite = report.norm_before.isfinite()
+        report = report._replace(
+            norm_after=torch.where(finite, report.norm_after, report.norm_before), clipped=report.clipped & finite
+        )
+        skip = ~finite if report.skip is None else report.skip | ~finite
         if leaves_out(optimizer):
-            report = self.clipper(parameters)
-            skip = ~finite if report.skip is None else report.skip | ~finite
             optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue]
-        else:  # asks the device
-            report = self.clipper(parameters) if finite else ClipReport(norm, norm, torch.zeros_like(finite))
-            skip = ~finite if report.skip is None else report.skip | ~finite
-            if skip:
-                _forget(parameters)
+        elif skip:  # asks the device
+            _forget(parameters)
         if hasattr(self.schedule, "by_gradient"):  # waits for the device
             loss = self.trainer.strategy.reduce(self._loss.clone(), reduce_op="mean")
             seen = torch.stack([loss.float(), global_norm(gradients(parameters)).to(loss).float()]).tolist()
             set_lr(self.lr_schedulers(), lambda lr: self.schedule.by_gradient(lr, *seen))  # pyright: ignore
         self.tally.add(report.clipped, skip, finite)
         self._tell(optimizer.param_groups[0]["lr"], report, skip)
-        if norm.device.type == "cpu" or self.tally.steps % LOOK_EVERY == 0:
-            self._refuse_to_explode(norm)
+        if finite.device.type == "cpu" or self.tally.steps % LOOK_EVERY == 0:
+            self._refuse_to_explode()
 
-    def _refuse_to_explode(self, norm: Tensor) -> None:
+    def _refuse_to_explode(self) -> None:
         counts = self.counts
         if counts["nonfinite_longest"] > self.max_nonfinite_steps:
             raise ExplodedError(
-                f"gradient norm {norm.item()} in {counts['nonfinite_longest']} steps in a row (at step "
+                f"gradient norm nan or inf in {counts['nonfinite_longest']} steps in a row (by step "
                 f"{counts['steps']}); lower optimizer.lr, or choose a smaller clipping.threshold"
             )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from asr_lab.clipping import EPS, global_norm, gradients, positive
+from asr_lab.clipping import EPS, each_norm, global_norm, gradients, positive
 from asr_lab.types import ClipReport
 
 
@@ -15,23 +15,31 @@ def clip_by_weights(weights: list[Tensor], grads: list[Tensor], threshold: float
     A unit is a row of a matrix or a filter of a kernel (all axes but the first), and the whole of a vector or scalar.
     `eps` lets weights that are zero move.
     """
-    before = global_norm(grads)
-    clipped = torch.zeros((), dtype=torch.bool, device=before.device)
-    for w, g in zip(weights, grads, strict=True):
-        if not g.numel():
-            continue
-        limit = _of_units(w).clamp(min=eps) * threshold
-        scale = (limit / _of_units(g).clamp(min=EPS)).clamp(max=1.0)
-        clipped = clipped | (scale < 1).any()
-        g.mul_(scale.to(g.dtype))
-    return ClipReport(before, global_norm(grads), clipped)
+    pairs = [(w, g) for w, g in zip(weights, grads, strict=True) if g.numel()]
+    if not pairs:
+        zero = global_norm([])
+        return ClipReport(zero, zero, zero > 0)
+    pairs.sort(key=lambda pair: pair[1].ndim > 1)  # those of one unit first
+    grads = [g for _, g in pairs]
+    units, limits = of_units(grads), of_units([w for w, _ in pairs]).clamp_(min=eps).mul_(threshold)
+    scales = (limits / units.clamp(min=EPS)).clamp_(max=1.0)
+    n_single = sum(g.ndim < 2 for g in grads)
+    matrices = grads[n_single:]
+    rows = scales[n_single:].split([g.shape[0] for g in matrices])
+    of_each = [*scales[:n_single].unbind()]
+    of_each += [row.view(-1, *[1] * (g.ndim - 1)) for row, g in zip(rows, matrices, strict=True)]
+    torch._foreach_mul_(grads, [s.to(g.dtype) for s, g in zip(of_each, grads, strict=True)])  # pyright: ignore
+    # The norm of all is that of the units' norms: no other pass over the gradients.
+    before, after = torch.linalg.vector_norm(units), torch.linalg.vector_norm(units * scales)
+    return ClipReport(before, after, (scales < 1).any())
 
 
-def _of_units(x: Tensor) -> Tensor:
-    """2-norms of units, in float32, with the axes of `x` kept"""
-    if x.ndim < 2:
-        return torch.linalg.vector_norm(x.float())
-    return torch.linalg.vector_norm(x.float(), dim=tuple(range(1, x.ndim)), keepdim=True)
+def of_units(tensors: list[Tensor]) -> Tensor:
+    """(U,) 2-norms of all units, in float32; tensors of one unit come first"""
+    matrices = [x for x in tensors if x.ndim > 1]
+    rows = [torch.linalg.vector_norm(x.float().flatten(1), dim=1) for x in matrices]
+    single = tensors[: len(tensors) - len(matrices)]
+    return torch.cat([each_norm(single), *rows] if single else rows)
 
 
 class AdaptiveClipping:

@@ -5,25 +5,22 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from asr_lab.clipping import EPS, gradients, positive
+from asr_lab.clipping import EPS, each_norm, gradients, positive
 from asr_lab.types import ClipReport
 
 
-def clip_each(grads: list[Tensor], part: list[int], threshold: float) -> ClipReport:
+def clip_each(grads: list[Tensor], part: Tensor, n_parts: int, threshold: float) -> ClipReport:
     """g_k <- g_k * min(1, threshold / ||g_k||_2), where g_k are the gradients of part k; directions change.
 
-    `part` has the number of the part that each gradient belongs to, from 0.
+    `part` (G,) int64, on the gradients' device, has the number of the part that each gradient belongs to, from 0.
     """
-    filled = [i for i, g in enumerate(grads) if g.numel()]
-    grads, part = [grads[i] for i in filled], [part[i] for i in filled]
     if not grads:
         zero = torch.zeros(())
         return ClipReport(zero, zero, zero > 0)
-    squares = torch.stack([n.float() for n in torch._foreach_norm(grads)]).square()  # pyright: ignore[reportPrivateImportUsage]
-    index = torch.tensor(part, device=squares.device)
-    of_part = squares.new_zeros(max(part) + 1).index_add(0, index, squares).sqrt()
+    squares = each_norm(grads).square()
+    of_part = squares.new_zeros(n_parts).index_add(0, part, squares).sqrt()
     scales = (threshold / (of_part + EPS)).clamp(max=1.0)
-    torch._foreach_mul_(grads, list(scales[index].unbind()))  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(grads, list(scales[part].unbind()))  # pyright: ignore[reportPrivateImportUsage]
     before = squares.sum().sqrt()
     return ClipReport(before, (of_part * scales).square().sum().sqrt(), (scales < 1).any())
 
@@ -36,8 +33,9 @@ class PerParameterClipping:
         self.threshold = threshold
 
     def __call__(self, parameters: Iterable[Tensor]) -> ClipReport:
-        grads = gradients(parameters)
-        return clip_each(grads, list(range(len(grads))), self.threshold)
+        grads = [g for g in gradients(parameters) if g.numel()]
+        part = torch.arange(len(grads), device=grads[0].device if grads else None)
+        return clip_each(grads, part, len(grads), self.threshold)
 
 
 class PerLayerClipping:
@@ -47,12 +45,20 @@ class PerLayerClipping:
         positive(threshold=threshold)
         self.threshold = threshold
         self._layers: dict[int, str] = {}  # by id of the parameter
+        self._parts: tuple[list[int], Tensor] = [], torch.zeros(0)
 
     def attach(self, module: nn.Module) -> None:
         self._layers = {id(p): name.rpartition(".")[0] for name, p in module.named_parameters()}
 
     def __call__(self, parameters: Iterable[Tensor]) -> ClipReport:
-        moving = [p for p in parameters if p.grad is not None]
+        moving = [p for p in parameters if p.grad is not None and p.grad.numel()]
         numbers: dict[object, int] = {}
         part = [numbers.setdefault(self._layers.get(id(p), id(p)), len(numbers)) for p in moving]
-        return clip_each(gradients(moving), part, self.threshold)
+        grads = gradients(moving)
+        return clip_each(grads, self._on_device(part, grads), len(numbers), self.threshold)
+
+    def _on_device(self, part: list[int], grads: list[Tensor]) -> Tensor:
+        # Sent to the device once, not at every step: it would be waited for.
+        if part != self._parts[0] or (grads and self._parts[1].device != grads[0].device):
+            self._parts = part, torch.tensor(part, dtype=torch.long, device=grads[0].device if grads else None)
+        return self._parts[1]
