@@ -26,6 +26,7 @@ GIVEN = {
     "lm": {"tokenizer", "train_texts"},
     "text": {"corpus", "tokenizer", "seed", "n_workers"},
     "model": {"n_labels"},
+    "landscape": {"seed"},
     "optimizer": {"params"},
     "schedule": {"total_steps", "steps_per_epoch"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},

@@ -123,9 +123,10 @@ def _train(run: Run, start: float) -> dict[str, Any]:
 def _built(run: Run) -> Any:
     from asr_lab.build import build
     from asr_lab.build_lm import build_lm
+    from asr_lab.build_toy import build_toy
 
-    if run.kind == "lm":
-        return build_lm(run.config)
+    if run.kind != "speech":
+        return {"lm": build_lm, "toy": build_toy}[run.kind](run.config)
     parts = build(run.config)
     parts.task.distill.prepare(run.config, parts)
     return parts
@@ -133,8 +134,8 @@ def _built(run: Run) -> Any:
 
 def _before_training(run: Run, parts: Any) -> dict[str, Any]:
     """What result.json can say of the data and the model."""
-    if run.kind == "lm":
-        return {"data": {"digest": parts.data.digests()}}
+    if run.kind != "speech":
+        return {"data": {"digest": parts.data.digests()}} if run.kind == "lm" else {}
     from asr_lab.cost import cost, frames_per_second
 
     head, data = parts.task.head, parts.data
@@ -154,7 +155,9 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
+    # Of a landscape the end is kept: choosing by the exact objective would hide what a step has ruined.
+    monitor, mode = ("step", "max") if run.kind == "toy" else (f"val/{run.score}", "min")
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the score of `best`.
@@ -179,6 +182,9 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
     for split, score in (("val", trainer.validate), ("test", trainer.test)):
         scored = score(parts.task, loaders[split], ckpt_path=run.best_checkpoint, verbose=False, weights_only=False)
         metrics |= {k: float(v) for k, v in scored[0].items() if k.startswith(f"{split}/")}
+        if run.kind == "toy":  # nothing to say of single examples
+            rows[split] = []
+            continue
         rows[split] = with_speakers(gather_rows(parts.task.rows[split]), parts.data.corpus.splits[split])
         if trainer.is_global_zero:
             write_jsonl(run.rows_file(split), rows[split])
@@ -192,7 +198,7 @@ def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: 
     if task.validated_step == trainer.global_step:
         return
     scored = trainer.validate(task, loader, verbose=False)[0][f"val/{run.score}"]
-    if best.best_model_score is None or scored < float(best.best_model_score):
+    if run.kind == "toy" or best.best_model_score is None or scored < float(best.best_model_score):
         trainer.save_checkpoint(run.best_checkpoint)
 
 
