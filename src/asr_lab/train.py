@@ -97,6 +97,8 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
         }
         counts = dict(parts.task.counts)
+        if run.kind == "toy":  # choosing by the exact objective would hide what a single step has ruined
+            trainer.save_checkpoint(run.best_checkpoint)
         _keep_unvalidated_end(trainer, parts.task, loaders["val"], best, run)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
@@ -155,9 +157,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    # Of a landscape the end is kept: choosing by the exact objective would hide what a step has ruined.
-    monitor, mode = ("step", "max") if run.kind == "toy" else (f"val/{run.score}", "min")
-    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, **shared)
+    best = ModelCheckpoint(filename="best", monitor=f"val/{run.score}", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the score of `best`.
@@ -198,7 +198,7 @@ def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: 
     if task.validated_step == trainer.global_step:
         return
     scored = trainer.validate(task, loader, verbose=False)[0][f"val/{run.score}"]
-    if run.kind == "toy" or best.best_model_score is None or scored < float(best.best_model_score):
+    if best.best_model_score is None or scored < float(best.best_model_score):
         trainer.save_checkpoint(run.best_checkpoint)
 
 
