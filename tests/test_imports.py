@@ -62,7 +62,18 @@ def test_parts_import_neither_each_other_nor_hydra(part):
         (
             "train.py",
             BASE
-            | {"build", "build_lm", "build_toy", "callbacks", "cost", "environment", "evaluate", "process", "report", "run"}
+            | {
+                "build",
+                "build_lm",
+                "build_toy",
+                "callbacks",
+                "cost",
+                "environment",
+                "evaluate",
+                "process",
+                "report",
+                "run",
+            }
             | {"tracking"},
         ),
     ],
@@ -73,7 +84,19 @@ def test_direction(module, allowed):
 
 @pytest.mark.parametrize("package", ["data", "callbacks", "tracking", "report"])
 def test_nothing_imports_upwards(package):
-    above = {"build", "build_lm", "build_toy", "train", "cli", "sweep", "base_task", "task", "lm_task", "toy_task", "lm_run"}
+    above = {
+        "build",
+        "build_lm",
+        "build_toy",
+        "train",
+        "cli",
+        "sweep",
+        "base_task",
+        "task",
+        "lm_task",
+        "toy_task",
+        "lm_run",
+    }
     for path in (SOURCE / package).rglob("*.py"):
         assert not imports(path) & above, path
 
