@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "asr_lab"
 PARTS = {"frontend", "preprocess", "augment", "text", "encoders", "decoders", "decoding", "lm"}
-PARTS |= {"averaging", "clipping", "optim", "metrics"}
+PARTS |= {"averaging", "clipping", "landscapes", "optim", "metrics"}
 # Each level may import the ones to its left: types <- parts <- task <- build <- train <- {cli, sweep}.
 BASE = {"errors", "files", "paths", "types", "layers"}
 
@@ -51,16 +51,29 @@ def test_parts_import_neither_each_other_nor_hydra(part):
         ("base_task.py", BASE | PARTS),
         ("task.py", BASE | PARTS | {"base_task", "distill"}),
         ("lm_task.py", BASE | PARTS | {"base_task"}),
+        ("toy_task.py", BASE | PARTS | {"base_task"}),
         ("distill/__init__.py", BASE),
         ("distill/teacher.py", BASE | {"build", "run"}),  # loads a run: above build, which finds it by its name alone
         ("build.py", BASE | PARTS | {"task", "data"}),
         ("build_lm.py", BASE | PARTS | {"build", "lm_task", "data"}),
+        ("build_toy.py", BASE | PARTS | {"build", "toy_task", "data"}),
         ("lm_run.py", BASE | PARTS | {"build", "build_lm", "run"}),
         ("run.py", BASE),
         (
             "train.py",
             BASE
-            | {"build", "build_lm", "callbacks", "cost", "environment", "evaluate", "process", "report", "run"}
+            | {
+                "build",
+                "build_lm",
+                "build_toy",
+                "callbacks",
+                "cost",
+                "environment",
+                "evaluate",
+                "process",
+                "report",
+                "run",
+            }
             | {"tracking"},
         ),
     ],
@@ -71,7 +84,19 @@ def test_direction(module, allowed):
 
 @pytest.mark.parametrize("package", ["data", "callbacks", "tracking", "report"])
 def test_nothing_imports_upwards(package):
-    above = {"build", "build_lm", "train", "cli", "sweep", "base_task", "task", "lm_task", "lm_run"}
+    above = {
+        "build",
+        "build_lm",
+        "build_toy",
+        "train",
+        "cli",
+        "sweep",
+        "base_task",
+        "task",
+        "lm_task",
+        "toy_task",
+        "lm_run",
+    }
     for path in (SOURCE / package).rglob("*.py"):
         assert not imports(path) & above, path
 

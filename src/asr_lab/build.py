@@ -28,6 +28,7 @@ GIVEN = {
     "lm": {"tokenizer", "train_texts"},
     "text": {"corpus", "tokenizer", "seed", "n_workers"},
     "model": {"n_labels"},
+    "landscape": {"seed"},
     "optimizer": {"params"},
     "batching": {"lengths", "shards", "shuffle", "seed", "rank", "world_size"},
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},

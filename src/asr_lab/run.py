@@ -34,6 +34,10 @@ UNNUMBERED = (
 )
 
 
+KINDS = {"speech": "a speech recogniser", "lm": "a language model", "toy": "a toy landscape"}
+SCORES = {"lm": "ppl", "toy": "gap"}
+
+
 def fingerprint(config: dict[str, Any]) -> str:
     """16 hex digits over the resolved configuration without the keys that cannot change a number."""
     numbered = {k: v for k, v in flatten(config).items() if not _is_under(k, UNNUMBERED)}
@@ -93,8 +97,8 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "speech", or "lm" for a language model."""
-        return "speech" if "encoder" in self.config else "lm"
+        """ "speech", "lm" for a language model, or "toy" for a toy landscape."""
+        return "speech" if "encoder" in self.config else "toy" if "landscape" in self.config else "lm"
 
     @property
     def name(self) -> str:
@@ -102,8 +106,8 @@ class Run:
 
     @property
     def score(self) -> str:
-        """ "wer", "cer" or "ppl": what chooses the best checkpoint and stands for the run."""
-        return self.config["data"].get("score", "wer") if self.kind == "speech" else "ppl"
+        """ "wer", "cer", "ppl" or "gap": what stands for the run and chooses its best checkpoint (a landscape's last is)."""
+        return self.config["data"].get("score", "wer") if self.kind == "speech" else SCORES[self.kind]
 
     @property
     def best_checkpoint(self) -> Path:
@@ -206,21 +210,22 @@ class Run:
                 path.rename(aside / path.name)
 
 
-def find_run(name: str, outputs: Path = Path("outputs"), kind: str = "speech") -> Run:
-    """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`; `kind` may be "any".
+def find_run(name: str, outputs: Path = Path("outputs"), kind: str | None = "speech") -> Run:
+    """A run by its folder, or by the beginning of its fingerprint or cell name under `outputs/`; `kind` None: of any.
 
     Raises:
         RunError: none or several fit, or it is of another kind.
     """
     run = _find(name, outputs)
-    if kind not in (run.kind, "any"):
-        names = {"speech": "a speech recogniser", "lm": "a language model"}
-        raise RunError(f"{run.folder}: {names[run.kind]}'s run; {names[kind]}'s is wanted here")
+    if kind is not None and run.kind != kind:
+        raise RunError(f"{run.folder}: {KINDS[run.kind]}'s run; {KINDS[kind]}'s is wanted here")
     return run
 
 
 def show_score(score: str, value: float) -> str:
-    """`12.3 %` of an error rate, `12.30` of a perplexity."""
+    """`12.3 %` of an error rate, `12.30` of a perplexity, `0.00123` of a gap."""
+    if score == "gap":
+        return f"{value:.3g}"
     return f"{value:.2f}" if score == "ppl" else f"{100 * value:.1f} %"
 
 

@@ -83,10 +83,30 @@ class LmConfig:
     grid: dict[str, list[Any]] = field(default_factory=dict)
 
 
+@dataclass
+class ToyConfig:
+    """One run on a toy landscape; its groups are those of `Config`, but for one."""
+
+    experiment: str = MISSING
+    question: str = MISSING
+    seed: int = MISSING  # of the problem, of where training begins and of the noise
+    max_nonfinite_steps: int = MISSING
+    landscape: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    clipping: Any = MISSING
+    gradients: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    runtime: Runtime = field(default_factory=Runtime)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+
+
 def register() -> None:
-    """Make the schemas known to Hydra as the configs `schema` and `lm_schema`."""
+    """Make the schemas known to Hydra as the configs `schema`, `lm_schema` and `toy_schema`."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     store.store(name="schema", node=Config, provider="asr_lab")
     store.store(name="lm_schema", node=LmConfig, provider="asr_lab")
+    store.store(name="toy_schema", node=ToyConfig, provider="asr_lab")

@@ -58,6 +58,19 @@ class TextBatch(NamedTuple):
         return self._replace(labels=change(self.labels), label_lens=change(self.label_lens))
 
 
+class ToyBatch(NamedTuple):
+    """What is random in one step of a toy landscape; nothing where nothing is."""
+
+    drawn: tuple[Tensor, ...]
+
+    def to(self, device, non_blocking: bool = False) -> "ToyBatch":
+        """The same batch on `device`; Lightning calls this."""
+        return ToyBatch(tuple(t.to(device, non_blocking=non_blocking) for t in self.drawn))
+
+    def pin_memory(self) -> "ToyBatch":
+        return ToyBatch(tuple(t.pin_memory() for t in self.drawn))
+
+
 class ClipReport(NamedTuple):
     """What a clipping choice did to one step's gradients; every choice reports it, `none` too."""
 

@@ -81,7 +81,7 @@ def _runs(name: str, outputs: Path) -> list["Run"]:
 
     folder = next((f for f in (Path(name), outputs / name) if f.is_dir() and not (f / "config.yaml").exists()), None)
     if folder is None:
-        return [find_run(name, outputs, kind="any")]
+        return [find_run(name, outputs, kind=None)]
     found = [Run.open(p.parent) for p in sorted(folder.glob("*/gradients.npz"))]
     if not found:
         raise RunError(f"{folder}: no run in it has recorded its gradients; train with gradients=record")

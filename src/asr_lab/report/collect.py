@@ -30,6 +30,7 @@ PLAN = "sweep.json"
 METRICS = "metrics.jsonl"
 SCORES = ("wer", "cer")
 PERPLEXITY = "ppl"  # the score of language models
+GAP = "gap"  # the score of toy landscapes
 STATUSES = ("done", "running", "failed", "interrupted", "exploded")
 
 
@@ -44,7 +45,7 @@ class Cell:
     planned: bool = True
     factors: dict[str, str] = field(default_factory=dict)  # `seed` included
     fingerprint: str = ""
-    score: str = "wer"  # "cer" or "ppl": what chose its checkpoint; older results say nothing and mean wer
+    score: str = "wer"  # "cer", "ppl" or "gap": what chose its checkpoint; older results say nothing and mean wer
     metrics: dict[str, float] = field(default_factory=dict)  # rates are shares; a nan stays a nan
     numbers: dict[str, float] = field(default_factory=dict)  # parameters, encoder/parameters, seconds/train, ...
     best: dict[str, float] = field(default_factory=dict)  # epoch, step and value of the checkpoint that was tested
@@ -81,7 +82,7 @@ class Experiment:
     def score(self) -> str:
         """What ranks the configurations: the score of most finished cells, wer among equals."""
         counts = Counter(c.score for c in self.cells if c.done and c.planned)
-        return max((*SCORES, PERPLEXITY), key=lambda s: counts[s])
+        return max((*SCORES, PERPLEXITY, GAP), key=lambda s: counts[s])
 
 
 def collect(folder: Path) -> Experiment:
@@ -158,7 +159,7 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         status, reason = "damaged", f"{RESULT} has no known status ('{status}')"
     elif expected and fingerprint and expected != fingerprint:
         status, reason = "stale", f"ran with another configuration ({fingerprint}) than the plan's ({expected})"
-    score = next((s for s in (*SCORES, PERPLEXITY) if s == result.get("score")), "wer")
+    score = next((s for s in (*SCORES, PERPLEXITY, GAP) if s == result.get("score")), "wer")
     scores, curve = None, []
     if status == "done":
         scores = read_scores(folder / HYPS, damage) if score in SCORES else None

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from asr_lab import __version__
 from asr_lab.files import write_text
-from asr_lab.report import curves, perplexity
-from asr_lab.report.collect import PERPLEXITY, Cell, collect
+from asr_lab.report import curves, gap, perplexity
+from asr_lab.report.collect import GAP, PERPLEXITY, Cell, collect
 from asr_lab.report.configurations import Configuration, cell_rate
 from asr_lab.report.formats import HEADINGS, between, level, percent, seconds, short, span
 from asr_lab.report.responses import Response, responses
@@ -29,13 +29,15 @@ from asr_lab.report.words import align, columns, confusions, units
 
 WORST = 10
 CONFUSIONS = 12
+# Scores without intervals over utterances: the module that makes their table, and its template.
+PLAIN = {PERPLEXITY: (perplexity, "perplexity.md.j2"), GAP: (gap, "gap.md.j2")}
 
 
 def render(folder: Path) -> dict[str, Path]:
     """Write the report of `outputs/<experiment>/` into that folder, each file atomically.
 
     Returns:
-        The files written: keys `md`, `csv` and `html`; no `html` of language models.
+        The files written: keys `md`, `csv` and `html`; no `html` of language models and toy landscapes.
 
     Raises:
         AsrLabError: the folder does not exist, or holds no finished cell.
@@ -43,9 +45,10 @@ def render(folder: Path) -> dict[str, Path]:
     folder = Path(folder)
     summary = summarise(collect(folder))
     pages = {"csv": ("results.csv", results_csv(summary))}
-    if summary.score == PERPLEXITY:
-        context = {**perplexity.context(summary), "version": __version__}
-        pages["md"] = ("report.md", _markdown().get_template("perplexity.md.j2").render(context))
+    if summary.score in PLAIN:
+        module, template = PLAIN[summary.score]
+        context = {**module.context(summary), "version": __version__}
+        pages["md"] = ("report.md", _markdown().get_template(template).render(context))
     else:
         context = _context(summary)
         pages["md"] = ("report.md", _markdown().get_template("report.md.j2").render(context))
@@ -57,8 +60,8 @@ def render(folder: Path) -> dict[str, Path]:
 def table(folder: Path) -> Table:
     """The main table for the terminal; raises as `render` does."""
     summary = summarise(collect(Path(folder)))
-    if summary.score == PERPLEXITY:
-        return perplexity.table(summary)
+    if summary.score in PLAIN:
+        return PLAIN[summary.score][0].table(summary)
     notes = [
         f"{gap.partition(':')[0]}: {_short(gap.partition(':')[2])}" for c in summary.configurations for gap in c.gaps
     ]

@@ -16,7 +16,7 @@ BEST = {"val/wer": "min", "val/cer": "min", "val/ppl": "min", "val/loss": "min"}
 
 
 def wandb(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> list[Logger]:
-    """A run with group = experiment, job type = encoder or model, tags = factors, id = fingerprint and the
+    """A run with group = experiment, job type = encoder, model or landscape, tags = factors, id = fingerprint and the
     resolved config.
 
     When the service cannot be reached within `init_timeout_s`, the run is logged offline instead (a line says so);
@@ -54,7 +54,7 @@ def _start(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> 
         save_dir=run.folder,
         offline=offline,
         group=run.experiment,
-        job_type=str(run.factors.get("encoder") or run.factors.get("model") or "run"),
+        job_type=next((str(run.factors[k]) for k in ("encoder", "model", "landscape") if k in run.factors), "run"),
         tags=[f"{k}={v}"[:64] for k, v in run.factors.items()],
         config={**run.config, "factors": run.factors, "fingerprint": run.id},
         resume="allow",
@@ -75,6 +75,8 @@ def _start(run: RunInfo, project: str, offline: bool, init_timeout_s: float) -> 
 
 def log_samples(loggers: list[Logger], rows: list[dict[str, Any]], n: int = 20) -> None:
     """A table of the first `n` test utterances with reference, hypothesis and errors (or text and -log p)."""
+    if not rows:
+        return
     known = ["id", "ref", "hyp", "sub", "del", "ins", "text", "nats", "labels", "words"]
     columns = [c for c in known if c in rows[0]]
     for logger in _wandb(loggers):
