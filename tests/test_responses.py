@@ -1,5 +1,6 @@
 """Response curves of the report: the score against a number that was swept."""
 
+import itertools
 import re
 
 import pytest
@@ -65,5 +66,5 @@ def test_they_are_on_the_page(folder):
     # Each threshold is a decade apart on the axis.
     chart = section.partition("<svg")[2]
     at = [float(re.search(rf'x="([\d.]+)"[^>]*>{t}<', chart)[1]) for t in ("0.1", "1", "10", "100")]
-    steps = [b - a for a, b in zip(at, at[1:], strict=False)]
+    steps = [b - a for a, b in itertools.pairwise(at)]
     assert steps == pytest.approx([steps[0]] * 3, abs=0.2)

@@ -95,6 +95,7 @@ class ToyConfig:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     clipping: Any = MISSING
+    averaging: Any = MISSING
     gradients: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
