@@ -130,7 +130,7 @@ class TestEveryChoice:
         loss.backward()
         dense.grad = rows.weight.grad.to_dense()
         if name == "shear":
-            with pytest.raises(ValueError, match="sparse.*clipping=norm"):
+            with pytest.raises(ValueError, match=r"sparse.*clipping=norm"):
                 clipper([rows.weight])
             return
         report, other = clipper([rows.weight]), copy.deepcopy(clipper)([dense])
@@ -384,10 +384,10 @@ class TestHistory:
                     mean, variance = statistics.fmean(norms[:warmup]), statistics.pvariance(norms[:warmup])
                 continue
             z = (norm - mean) / (math.sqrt(variance) + 1e-12)
-            norm = mean + math.sqrt(variance) * z_max**2 / z if z > z_max else norm
-            expected.append(norm)
-            mean = alpha * mean + (1 - alpha) * norm
-            variance = alpha * variance + (1 - alpha) * (norm - mean) ** 2
+            after = mean + math.sqrt(variance) * z_max**2 / z if z > z_max else norm
+            expected.append(after)
+            mean = alpha * mean + (1 - alpha) * after
+            variance = alpha * variance + (1 - alpha) * (after - mean) ** 2
         assert norms_after(ZClipping(z_max, alpha, warmup), norms) == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
     @pytest.mark.parametrize("name", HISTORY)

@@ -1,6 +1,5 @@
 """What every training shares, whatever is learnt: three stages of one step, clipping, the optimizer, checkpoints."""
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +13,9 @@ from torchmetrics import Metric
 from asr_lab.averaging import Averaging
 from asr_lab.averaging.none import NoAveraging
 from asr_lab.clipping import Clipper, global_norm, gradients
-from asr_lab.errors import AsrLabError, ConfigError, ExplodedError, nearest
+from asr_lab.errors import ConfigError, ExplodedError, nearest
 from asr_lab.optim.groups import parameter_groups
+from asr_lab.optim.making import averages, made, refusal
 from asr_lab.optim.schedules import Schedule
 from asr_lab.optim.tally import Tally, leaves_out
 from asr_lab.optim.told import set_lr
@@ -194,15 +194,13 @@ class Task(LightningModule):
             for listener in self.listeners:
                 listener(self.tally.steps - 1, lr, scaler.get_scale() if scaler else 1.0, row)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.averaging.update(self.trainer.global_step + 1)  # it is counted after this hook
-
     def configure_optimizers(self) -> Any:
         if hasattr(self.clipper, "attach"):
             self.clipper.attach(self)  # pyright: ignore[reportAttributeAccessIssue]
-        optimizer = self._make_optimizer(parameter_groups(self, self.weight_decay))
-        if hasattr(optimizer, "eval") and self.averaging.trains_on:
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        groups = parameter_groups(self, self.weight_decay)
+        optimizer = made(self.make_optimizer, groups, scaled, self.trainer.accumulate_grad_batches)
+        if averages(optimizer) and self.averaging.trains_on:
             raise ConfigError(
                 f"conf/averaging: {type(optimizer).__name__} holds an average of the weights itself; averaging=none"
             )
@@ -218,40 +216,13 @@ class Task(LightningModule):
         scheduler = {"scheduler": LambdaLR(optimizer, self.schedule), "interval": "step", "name": "lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def _make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        # A fused kernel would take gradients that are still scaled, and clipping must not.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        fused = scaled and "fused" in inspect.signature(self.make_optimizer).parameters
-        optimizer = self.make_optimizer(groups, fused=False) if fused else self.make_optimizer(groups)
-        if getattr(optimizer, "needs_closure", False):
-            self._refuse_without_closure(type(optimizer).__name__, scaled)
-        return optimizer
-
-    def _refuse_without_closure(self, name: str, scaled: bool) -> None:
-        """An optimizer that computes the loss itself can do so only where one batch is one step."""
-        if (n := self.trainer.accumulate_grad_batches) != 1:
-            raise ConfigError(
-                f"conf/optimizer: {name} computes the loss of a step itself, which trainer.accumulate_grad_batches={n} "
-                "spreads over batches; choose trainer.accumulate_grad_batches=1 and larger batches"
-            )
-        if scaled:
-            raise ConfigError(
-                f"conf/optimizer: {name} computes the loss of a step itself, which trainer.precision=16-mixed scales; "
-                "choose trainer.precision=bf16-mixed or 32-true"
-            )
-
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Lightning's, in words for people where an optimizer refuses what a layer of the model gives it."""
         try:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         except (RuntimeError, ValueError) as error:
-            sparse = [n for n, p in self.named_parameters() if p.grad is not None and p.grad.is_sparse]
-            if not sparse or isinstance(error, AsrLabError):
-                raise
-            raise ConfigError(
-                f"conf/optimizer: {type(optimizer.optimizer).__name__} takes no sparse gradients, as {sparse[0]} has "
-                "them; choose optimizer=adagrad, or a layer without sparse=True"
-            ) from error
+            raise refusal(error, self.named_parameters(), optimizer.optimizer) from error
+        self.averaging.update(self.trainer.global_step + 1)  # it is counted after this hook
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device, non_blocking=True)

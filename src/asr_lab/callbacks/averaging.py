@@ -12,6 +12,11 @@ from asr_lab.averaging.running import mean_of
 from asr_lab.errors import RunError
 
 
+def kept_checkpoints(averaging: Any, folder: Path, score: str) -> "KeptCheckpoints | None":
+    """None unless the averaging is one of checkpoints."""
+    return KeptCheckpoints(averaging, folder, score) if isinstance(averaging, CheckpointAverage) else None
+
+
 class KeptCheckpoints(Checkpoint):
     """After each validation the weights are saved if they count so far. Those that no longer count are deleted only
     after the next `last` checkpoint, in which that is written down: a run that is killed finds all that it needs.

@@ -75,6 +75,10 @@ class Sam(torch.optim.Optimizer):
             p.add_(torch.where(finite, by, 0.0))  # asks no device whether it is finite
         return before
 
+    @property
+    def averages(self) -> bool:
+        return getattr(self.base, "averages", hasattr(self.base, "eval"))
+
     def train(self) -> None:
         self._tell("train")
 

@@ -98,6 +98,10 @@ class Subgradient(torch.optim.Optimizer):
                     state["mean"] = torch.zeros_like(p)
                 state["mean"].lerp_(p, (self.eta + 1) / (t + self.eta))
 
+    @property
+    def averages(self) -> bool:
+        return self.average != "none"
+
     def eval(self) -> None:
         """Put the mean into the weights."""
         self._exchange("iterate", "mean", train_mode=False)
