@@ -330,7 +330,7 @@ def test_reaches_the_optimum_of_a_bowl(name):
 
     start = loss().item()
     optimizer = made(name, [matrix, vector], "weight_decay=0", *BOWL.get(name, BOWL.get(name.split()[0], ["lr=0.05"])))
-    n = 500
+    n = 500 if name in ("muon", "spsa", "subgradient uniform") else 250
     falls = not name.startswith("schedule_free")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 - falls * t / n)
     for _ in range(n):
@@ -344,10 +344,10 @@ def test_reaches_the_optimum_of_a_bowl(name):
 @pytest.mark.parametrize("average", ["none", "uniform", "polynomial"])
 def test_the_subgradient_method_finds_sparse_regression(average):
     """|w - 2| + |w| / 2 per coordinate: kinks at the minimum, 2; a constant rate circles, its mean comes closer."""
-    w = weight(4, value=-1.0)
+    w = weight(4, value=1.0)
     slope = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.double)
     optimizer = made("subgradient", [w], "rule=constant", "lr=0.07", f"average={average}")
-    for _ in range(2000):
+    for _ in range(800):
         take(optimizer, lambda: (slope * (w - 2).abs()).sum() + 0.25 * w.abs().sum())
     optimizer.eval()
     gap = (w - 2).abs().max().item()
