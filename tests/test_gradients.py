@@ -21,6 +21,7 @@ from asr_lab.clipping.value import ValueClipping
 from asr_lab.errors import DataError, DiskFullError
 from asr_lab.gradients import record as record_module
 from asr_lab.gradients.advice import role, suggested, summary, thresholds
+from asr_lab.gradients.look import Looker
 from asr_lab.gradients.record import LOOK, STEP_COLUMNS, Record, read_record
 from asr_lab.gradients.replay import ESTIMATED, EVERY_STEP, LOOKED, by_norm, replay
 from asr_lab.gradients.sample import draw, layer_of
@@ -214,8 +215,6 @@ class Net(nn.Module):
 
 def gradient_steps(net: Net, n: int, heavy: float = 1.0) -> Record:
     """Random gradients, looked at whole at every step."""
-    from asr_lab.callbacks.gradients import Looker
-
     generator = torch.Generator().manual_seed(0)
     looker = Looker(dict(net.named_parameters()), 10_000, 10_000)
     made = Record(looker.sample, 1000, 1000)
@@ -291,8 +290,6 @@ class TestReplay:
 
     def test_an_estimate_is_near_the_truth(self):
         """With a twentieth of the elements and a fifth of the units of a larger network."""
-        from asr_lab.callbacks.gradients import Looker
-
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(100, 200), nn.Linear(200, 100), nn.LayerNorm(100))
         looker = Looker(dict(net.named_parameters()), 2000, 60)
