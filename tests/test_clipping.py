@@ -130,7 +130,7 @@ class TestEveryChoice:
         loss.backward()
         dense.grad = rows.weight.grad.to_dense()
         if name == "shear":
-            with pytest.raises(ValueError, match="sparse.*clipping=norm"):
+            with pytest.raises(ValueError, match=r"sparse.*clipping=norm"):
                 clipper([rows.weight])
             return
         report, other = clipper([rows.weight]), copy.deepcopy(clipper)([dense])
