@@ -74,7 +74,7 @@ class ShearClipping:
             moving[i].grad = part.view_as(g).to(g.dtype)  # no copy
         if kept is not None:
             self._keep(row, before.isfinite())
-        return ClipReport(before, torch.linalg.vector_norm(large), torch.linalg.vector_norm(row, 1) > 0)
+        return ClipReport(before, torch.linalg.vector_norm(large), torch.linalg.vector_norm(row) > 0)
 
     def _kept_of(self, parameters: list[Tensor], there: list[int]) -> Tensor:
         """(N,) what is kept of those that have a gradient now"""
