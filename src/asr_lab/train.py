@@ -157,7 +157,6 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from asr_lab.averaging.checkpoints import CheckpointAverage
     from asr_lab.build import make
     from asr_lab.callbacks.averaging import KeptCheckpoints
     from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
@@ -166,8 +165,7 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    wanted = isinstance(averaging, CheckpointAverage)
-    kept = KeptCheckpoints(averaging, run.checkpoints, run.score) if wanted else None
+    kept = KeptCheckpoints.of(averaging, run.checkpoints, run.score)
     best = BestCheckpoint(kept, filename="best", monitor=f"val/{run.score}", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)

@@ -22,6 +22,11 @@ class KeptCheckpoints(Checkpoint):
         self.kept: dict[int, dict[str, Any]] = {}  # step -> epoch and score
         self._tidy = False
 
+    @classmethod
+    def of(cls, averaging: Any, folder: Path, score: str) -> "KeptCheckpoints | None":
+        """None for a choice that averages no checkpoints."""
+        return cls(averaging, folder, score) if isinstance(averaging, CheckpointAverage) else None
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.consider(trainer, float(trainer.callback_metrics[self.score]))
