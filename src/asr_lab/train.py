@@ -162,14 +162,14 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     from pytorch_lightning.callbacks import ModelCheckpoint
 
     from asr_lab.build import call, make
-    from asr_lab.callbacks.averaging import kept_checkpoints
+    from asr_lab.callbacks.averaging import KeptCheckpoints
     from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    kept = kept_checkpoints(averaging, run.checkpoints, run.score)
+    kept = KeptCheckpoints.of(averaging, run.checkpoints, run.score)
     best = BestCheckpoint(kept, filename="best", monitor=f"val/{run.score}", mode="min", **shared)
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)

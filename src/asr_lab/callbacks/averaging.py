@@ -12,11 +12,6 @@ from asr_lab.averaging.running import mean_of
 from asr_lab.errors import RunError
 
 
-def kept_checkpoints(averaging: Any, folder: Path, score: str) -> "KeptCheckpoints | None":
-    """None unless the averaging is one of checkpoints."""
-    return KeptCheckpoints(averaging, folder, score) if isinstance(averaging, CheckpointAverage) else None
-
-
 class KeptCheckpoints(Checkpoint):
     """After each validation the weights are saved if they count so far. Those that no longer count are deleted only
     after the next `last` checkpoint, in which that is written down: a run that is killed finds all that it needs.
@@ -26,6 +21,11 @@ class KeptCheckpoints(Checkpoint):
         self.averaging, self.folder, self.score = averaging, Path(folder), f"val/{score}"
         self.kept: dict[int, dict[str, Any]] = {}  # step -> epoch and score
         self._tidy = False
+
+    @classmethod
+    def of(cls, averaging: Any, folder: Path, score: str) -> "KeptCheckpoints | None":
+        """None for a choice that averages no checkpoints."""
+        return cls(averaging, folder, score) if isinstance(averaging, CheckpointAverage) else None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
