@@ -1,5 +1,6 @@
 """Toy landscapes: their known answers, and runs on them from the command line to the report."""
 
+import itertools
 import json
 import math
 from statistics import median
@@ -202,7 +203,7 @@ def test_a_constant_rate_circles_at_a_distance_proportional_to_it():
         return np.mean(descend(landscape, sgd(landscape, lr), 600)[300:])
 
     floors = [floor(lr) for lr in (0.1, 0.05, 0.025)]
-    assert all(1.5 < a / b < 2.7 for a, b in zip(floors[:-1], floors[1:], strict=True)), floors
+    assert all(1.5 < a / b < 2.7 for a, b in itertools.pairwise(floors)), floors
 
 
 def test_steps_that_diminish_and_those_of_polyak_arrive():

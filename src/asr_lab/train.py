@@ -97,8 +97,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
         }
         counts = dict(parts.task.counts)
-        if run.kind == "toy":  # choosing by the exact objective would hide what a single step has ruined
-            trainer.save_checkpoint(run.best_checkpoint)
+        _keep_landscape_end(trainer, run)
         _keep_unvalidated_end(trainer, parts.task, loaders["val"], best, run)
         metrics, rows = score_best(run, parts, trainer, loaders)
         if trainer.is_global_zero:
@@ -191,6 +190,12 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
             if getattr(getattr(parts.task, "decoder", None), "one_label", False):
                 write_text(run.confusion_file(split), confusion(rows[split]).csv())
     return metrics, rows
+
+
+def _keep_landscape_end(trainer: Any, run: Run) -> None:
+    """Of a landscape the last weights are scored: the best by its exact objective would hide what a step has ruined."""
+    if run.kind == "toy":
+        trainer.save_checkpoint(run.best_checkpoint)
 
 
 def _keep_unvalidated_end(trainer: Any, task: Any, loader: Any, best: Any, run: Run) -> None:
