@@ -162,7 +162,7 @@ def tiny(argv: list[str], quick: bool = True) -> list[str]:
     if argv[:1] not in (["train"], ["sweep"]) or {"-sc", "--help", "--cfg", "--info"} & set(argv):
         return []
     words = " ".join(argv)
-    if "--config-name lm" in words or "lm_width" in words:
+    if any(word in words for word in ("--config-name lm", "lm_width", "--config-name toy", "gradient_pathologies")):
         return [o for o in TINY_RUN if not o.startswith("batching.")] + ["logger=none"]
     extra = [] if "logger=" in words else ["logger=none"]
     extra += [] if "size=" in words else ["size=tiny"]

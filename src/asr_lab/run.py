@@ -106,7 +106,7 @@ class Run:
 
     @property
     def score(self) -> str:
-        """ "wer", "cer", "ppl" or "gap": what stands for the run; the best checkpoint has the least, except of toys."""
+        """ "wer", "cer", "ppl" or "gap": what stands for the run, and chooses its checkpoint but for a gap."""
         return self.config["data"].get("score", "wer") if self.kind == "speech" else SCORES[self.kind]
 
     @property

@@ -90,7 +90,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
             "epochs": trainer.current_epoch,
         }
         counts = parts.task.counts
-        if run.kind == "toy":  # choosing by the exact objective would hide what a single step has ruined
+        if run.kind == "toy":  # its best by the exact objective would hide what a step has ruined
             trainer.save_checkpoint(run.best_checkpoint)
         settle(trainer, parts.task, loaders["val"], best, run.best_checkpoint)
         metrics, rows = score_best(run, parts, trainer, loaders)

@@ -39,12 +39,12 @@ class CopyTask(nn.Module):
         self.rnn = nn.RNN(n_inputs, d_hidden, nonlinearity="tanh", batch_first=True)
         self.output = nn.Linear(d_hidden, n_symbols)
         orthogonal, _ = torch.linalg.qr(torch.randn(d_hidden, d_hidden, generator=g))
+        inward = torch.randn(d_hidden, n_inputs, generator=g) / math.sqrt(d_hidden)
+        outward = torch.randn(n_symbols, d_hidden, generator=g) / math.sqrt(d_hidden)
+        begin = {"rnn.weight_hh_l0": spectral_radius * orthogonal, "rnn.weight_ih_l0": inward, "output.weight": outward}
         with torch.no_grad():
-            self.rnn.weight_hh_l0.copy_(spectral_radius * orthogonal)
-            self.rnn.weight_ih_l0.copy_(torch.randn(d_hidden, n_inputs, generator=g) / math.sqrt(d_hidden))
-            self.output.weight.copy_(torch.randn(n_symbols, d_hidden, generator=g) / math.sqrt(d_hidden))
-            for bias in (self.rnn.bias_ih_l0, self.rnn.bias_hh_l0, self.output.bias):
-                bias.zero_()
+            for name, p in self.named_parameters():
+                p.copy_(begin.get(name, torch.zeros_like(p)))
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         """((B, L) symbols,)"""
