@@ -32,6 +32,7 @@ GIVEN = {
     "trainer": {"callbacks", "logger", "default_root_dir", "enable_progress_bar"},
     "logger": {"run"},
     "gradients": {"folder"},
+    "detectors": {"folder", "tell"},
 }
 
 

@@ -24,6 +24,7 @@ UNNUMBERED = (
     "match",
     "logger",
     "gradients",
+    "detectors",
     "runtime",
     "data.root",
     "data.prepare",

@@ -51,6 +51,7 @@ class Config:
     schedule: Any = MISSING
     clipping: Any = MISSING
     gradients: Any = MISSING
+    detectors: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
@@ -74,6 +75,7 @@ class LmConfig:
     schedule: Any = MISSING
     clipping: Any = MISSING
     gradients: Any = MISSING
+    detectors: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)

@@ -159,7 +159,8 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the score of `best`.
     recorder = make(run.config, "gradients")(folder=run.folder)
-    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, last, often]
+    watch = make(run.config, "detectors")(folder=run.folder, tell=run.write_result)
+    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, watch, best, last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:

@@ -52,7 +52,7 @@ class Units(NamedTuple):
 class UnitWatch:
     """Watches the units of `module` between `attach` and `detach`; numbers stay on the device until `read`.
 
-    What runs without a gradient, such as a teacher, is not watched. Padding counts as frames, but not in a `Recurrence`.
+    What runs without a gradient, such as a teacher, is not watched. Padding counts as frames but in a `Recurrence`.
     """
 
     def __init__(self, module: nn.Module, saturated_at: float):
@@ -132,12 +132,10 @@ class UnitWatch:
         state = args[2] if len(args) > 2 and args[2] is not None else None
         first = hidden.new_zeros(hidden.shape[0], hidden.shape[2]) if state is None else state[0].to(hidden.dtype)
         before = torch.cat([first[:, None], hidden[:, :-1]], dim=1)
-        gates = zip(
-            GATES[type(cell)], cell.project(x, mask).chunk(cell.n_gates, -1), cell.recur(before).chunk(cell.n_gates, -1)
-        )
+        halves = cell.project(x, mask).chunk(cell.n_gates, -1), cell.recur(before).chunk(cell.n_gates, -1)
         # Where sigmoid and tanh come to an end, said of what goes into them.
         at = self.saturated_at
-        for gate, a, b in gates:
+        for gate, a, b in zip(GATES[type(cell)], *halves, strict=False):  # a GRU's candidate is no such sum
             value = a + b
             stuck = value.abs() > (math.atanh(at) if gate == "candidate" else math.log(at / (1 - at)))
             # Before the sigmoid nothing is dead: only where they are stuck is asked.
