@@ -45,6 +45,7 @@ def main() -> None:
         errors,
         evaluate,
         export,
+        forensics,
         inspect,
         lm,
         report,
@@ -53,7 +54,21 @@ def main() -> None:
         transcribe,
     )
 
-    for module in (train, sweep, report, evaluate, errors, align, transcribe, export, inspect, clip_advice, data, lm):
+    for module in (
+        train,
+        sweep,
+        report,
+        evaluate,
+        errors,
+        align,
+        transcribe,
+        export,
+        inspect,
+        clip_advice,
+        forensics,
+        data,
+        lm,
+    ):
         module.add(app)
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:
