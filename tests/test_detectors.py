@@ -138,11 +138,13 @@ class TestKnownFaults:
         assert all(r["value"] < 1e-5 for r in rows) and rows[0]["value"] < rows[-1]["value"]
 
     def test_exploding_linear_chain_is_found_before_it_is_not_finite(self, tmp_path, caplog):
-        net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+        net = nn.Sequential(nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 8))
+        nn.init.orthogonal_(net[0].weight)
+        # A quadratic loss of curvature 1/4 on average: steps of 12 double what is wrong.
         with caplog.at_level(logging.WARNING):
-            rows = found(net, tmp_path, n=60, lr=0.7, target=torch.ones_like, limits={"spike": 1e9})
+            rows = found(net, tmp_path, n=60, lr=12.0, target=torch.ones_like, limits={"spike": 1e9})
         [row] = [r for r in rows if r["kind"] == "exploding"]
-        assert row["value"] > 10 and row["layer"] in ("net.0", "net.1") and math.isfinite(row["value"])
+        assert row["value"] > 10 and row["layer"] == "net.1" and math.isfinite(row["value"])
         assert any("gradient norms of the last 10 steps" in r.message for r in caplog.records)
 
     def test_a_loss_spike_names_its_utterances(self, tmp_path):
@@ -152,10 +154,10 @@ class TestKnownFaults:
         assert (row["kind"], row["step"], row["ids"]) == ("loss_spike", 30, ["u120", "u121", "u122", "u123"])
 
     def test_stalled_weights(self, tmp_path):
-        [row] = found(nn.Linear(8, 8), tmp_path, lr=1e-9)
+        [row] = found(nn.Linear(8, 8), tmp_path, lr=1e-6)
         assert (row["kind"], row["layer"]) == ("stalled", "net") and 0 < row["value"] < 1e-6
 
-    @pytest.mark.parametrize("cell,gate", [(Lstm, "forget gate"), (Gru, "update gate")])
+    @pytest.mark.parametrize(("cell", "gate"), [(Lstm, "forget gate"), (Gru, "update gate")])
     def test_gates_that_never_close(self, cell, gate):
         more = {"forget_bias": 1.0} if cell is Lstm else {}
         made = cell(in_dim=3, d_hidden=4, recurrent_init="orthogonal", **more)
@@ -222,15 +224,17 @@ class TestUnits:
 
     def test_padding_does_not_count_in_a_cell(self):
         cell = Lstm(in_dim=3, d_hidden=4, recurrent_init="orthogonal", forget_bias=1.0)
-        x = torch.randn(1, 6, 3)
+        x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
         seen = UnitWatch(cell, 0.99)
-        peaks = []
+        seen_with = {}
         for n in (3, 6):
             seen.attach()
             cell(torch.where(torch.arange(6)[None, :, None] < 3, x, 1e3), torch.arange(6)[None] < n)
             seen.detach()
-            peaks.append(seen.read()[""])
-        assert peaks[0].peaks.max() < peaks[1].peaks.max() and peaks[0].saturated.max() < peaks[1].saturated.max()
+            seen_with[n] = seen.read()
+        assert seen_with[3][" (input gate)"].saturated.max() == 0.0
+        assert seen_with[6][" (input gate)"].saturated.min() == 0.5
+        assert seen_with[3][""].peaks.max() < seen_with[6][""].peaks.max()
 
     def test_norms_over_frames_run_under_the_watch(self):
         norm = MaskedBatchNorm(3)
@@ -394,7 +398,7 @@ class TestHealthy:
 
 class TestBadInput:
     @pytest.mark.parametrize(
-        "key,value",
+        ("key", "value"),
         [
             ("every", 0),
             ("looks", 0),
@@ -408,13 +412,13 @@ class TestBadInput:
         ],
     )
     def test_one_line_names_the_key(self, tmp_path, key, value):
-        from asr_lab.build import make
+        from asr_lab.build import call
         from asr_lab.errors import ConfigError
         from asr_lab.sweep.cell import resolved
 
         config = resolved(composed(f"detectors.{key}={value}"))
         with pytest.raises(ConfigError, match=key.rpartition(".")[2]) as error:
-            make(config, "detectors")(folder=tmp_path, tell=print)
+            call(config, "detectors", folder=tmp_path, tell=print)
         assert "\n" not in str(error.value)
 
 

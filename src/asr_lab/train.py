@@ -147,7 +147,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from asr_lab.build import make
+    from asr_lab.build import call, make
     from asr_lab.callbacks.checkpoint import TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
     from asr_lab.callbacks.seeding import StepSeeds
@@ -159,7 +159,7 @@ def make_callbacks(run: Run, meter: Any) -> tuple[list[Any], Any]:
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the score of `best`.
     recorder = make(run.config, "gradients")(folder=run.folder)
-    watch = make(run.config, "detectors")(folder=run.folder, tell=run.write_result)
+    watch = call(run.config, "detectors", folder=run.folder, tell=run.write_result)
     callbacks = [StepSeeds(run.config["seed"]), meter, recorder, watch, best, last, often]
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
