@@ -1,9 +1,10 @@
-"""Steps that are not finite: the verdict on each known cause, what is kept of them, and that training does not notice."""
+"""Steps that are not finite: the verdict on each known cause, what is kept, and that training does not notice."""
 
 import json
 import logging
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,8 @@ def net(*inside: nn.Module) -> nn.Sequential:
 def explode(folder: Path, task: Toy, data: list[ToyBatch], **trainer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(what result.json would have as `nonfinite`, the first report)"""
     told: dict[str, Any] = {}
-    try:
+    with suppress(ExplodedError):
         fit(task, data, watch(folder, told), **trainer)
-    except ExplodedError as error:
-        assert told["nonfinite"]["verdict"] in str(error)
     return told["nonfinite"], json.loads((folder / told["nonfinite"]["folder"] / "report.json").read_text())
 
 
@@ -114,21 +113,23 @@ class TestVerdicts:
         assert said["verdict"] == "in the forward pass: the loss is inf, every module's output before it is finite"
 
     def test_in_the_backward_pass(self, tmp_path, monkeypatch):
-        said, report = explode(tmp_path / "nan", Toy(net(Wrong())), batches(6))
-        assert said["verdict"].startswith("in the backward pass: NanBackwardsBackward gives NaN (")
-        assert "test_forensics.py" in report["replay"]["line"] and report["kind"] == "backward"
-        monkeypatch.setattr(NanBackwards, "value", float("inf"))  # anomaly mode looks for NaN alone
-        said, report = explode(tmp_path / "inf", Toy(net(Wrong())), batches(6))
-        assert said["verdict"] == "in the backward pass: the gradient that reaches the output of net.0"
-        assert set(report["replay"]["parameters"]) == {"net.0.weight", "net.0.bias"}
+        for value in ("nan", "inf"):
+            monkeypatch.setattr(NanBackwards, "value", float(value))
+            said, report = explode(tmp_path / value, Toy(net(Wrong())), batches(6))
+            assert said["verdict"].startswith("in the backward pass: NanBackwardsBackward gives what is not finite (")
+            assert said["verdict"].endswith("), near the output of net.0")
+            assert "test_forensics.py" in report["replay"]["line"] and report["kind"] == "backward"
+            assert set(report["replay"]["parameters"]) == {"net.0.weight", "net.0.bias"}
 
     def test_the_root_of_zero(self, tmp_path):
+        """Infinite where it comes from, NaN only further down."""
+
         class Root(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 return (x - x).sqrt()
 
         said, _ = explode(tmp_path, Toy(net(Root())), batches(6))
-        assert "SqrtBackward0 gives NaN" in said["verdict"] or "output of net.1" in said["verdict"]
+        assert "SqrtBackward0 gives what is not finite" in said["verdict"]
 
     def test_a_precision_matter(self, tmp_path):
         said, report = explode(tmp_path, Toy(net(Half())), batches(6), precision="bf16-mixed")
@@ -189,7 +190,7 @@ class TestNoTrace:
             def forward(self, x: Tensor) -> Tensor:
                 return x * torch.where(torch.rand(x.shape[0], 1, 1) < 0.03, float("nan"), 1.0)
 
-        said, report = explode(tmp_path, Toy(net(Lucky()), lr=1e-3), batches(60))
+        _, report = explode(tmp_path, Toy(net(Lucky()), lr=1e-3), batches(60))
         assert report["kind"] == "forward" and report["replay"]["module"] == "net.1"
         assert set(report["replay"]["ids"]) < set(report["ids"][0])
 

@@ -72,7 +72,7 @@ def _told(found: Replay) -> tuple[str, str]:
     near = f", near the output of {found.gradient_of}" if found.gradient_of else ""
     if found.function:
         line = f" ({found.line})" if found.line else ""
-        return "backward", f"in the backward pass: {found.function} gives NaN{line}{near}"
+        return "backward", f"in the backward pass: {found.function} gives what is not finite{line}{near}"
     if found.gradient_of:
         return "backward", f"in the backward pass: the gradient that reaches the output of {found.gradient_of}"
     return "backward", f"in the backward pass: the gradient of {_list(found.parameters)}"

@@ -2,9 +2,9 @@
 
 import random
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class Replay(NamedTuple):
     module: str | None = None  # whose output was not finite
     ids: tuple[str, ...] = ()  # the utterances in it that were not
     loss_only: bool = False  # no module's output was, but the loss was not finite
-    function: str | None = None  # of the backward pass, that gave NaN
+    function: str | None = None  # of the backward pass, the first to give what is not finite
     line: str | None = None  # of the forward pass, that made that function
     gradient_of: str | None = None  # module for whose output the gradient was not finite
     parameters: tuple[str, ...] = ()  # whose gradients were not
@@ -63,12 +63,18 @@ def _one(task: Any, batch: Any, context: Callable[[], AbstractContextManager], s
     bad: dict[str, Any] = {}
     handles = [part.register_forward_hook(_noting(name, batch, bad)) for name, part in task.named_modules() if name]
     try:
-        with torch.autograd.set_detect_anomaly(True), context(), warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        # For the lines of the forward pass alone: its own look is for NaN only, and infinity comes first.
+        with torch.autograd.set_detect_anomaly(True, check_nan=False), context():
             loss = task.step(batch, "train")
-            if not loss.isfinite():
-                return Replay(loss.item(), bad.get("module"), bad.get("ids", ()), loss_only="module" not in bad)
-            return _backward(task, loss, scale, bad, said)
+        if not loss.isfinite():
+            return Replay(loss.item(), bad.get("module"), bad.get("ids", ()), loss_only="module" not in bad)
+        _note_functions(loss, bad)
+        named = [(n, p) for n, p in task.named_parameters() if p.requires_grad]
+        # Not `backward`: gradients that are there stay what they are, and other processes hear nothing.
+        grads = torch.autograd.grad(loss * scale, [p for _, p in named], allow_unused=True)
+        names = tuple(n for (n, _), g in zip(named, grads, strict=True) if g is not None and not g.isfinite().all())
+        backward = {k: bad.get(k) for k in ("function", "line", "gradient_of")} if names else {}
+        return Replay(loss.item(), parameters=names, **backward)
     except Exception as error:  # whatever a broken model raises is what is to be told
         return Replay(module=bad.get("module"), ids=bad.get("ids", ()), error=f"{type(error).__name__}: {error}")
     finally:
@@ -76,22 +82,20 @@ def _one(task: Any, batch: Any, context: Callable[[], AbstractContextManager], s
             handle.remove()
 
 
-def _backward(
-    task: Any, loss: Tensor, scale: float, bad: dict[str, Any], said: list[warnings.WarningMessage]
-) -> Replay:
-    named = [(n, p) for n, p in task.named_parameters() if p.requires_grad]
-    value = loss.item()
-    try:
-        # Not `backward`: gradients that are there stay what they are, and other processes hear nothing.
-        grads = torch.autograd.grad(loss * scale, [p for _, p in named], allow_unused=True)
-    except RuntimeError as error:
-        match = re.search(r"Function '(\w+)' returned nan values", str(error))
-        if match is None:
-            raise
-        text = "\n".join(str(w.message) for w in said)
-        return Replay(value, function=match[1], line=_line(text), gradient_of=bad.get("gradient_of"))
-    names = tuple(n for (n, _), g in zip(named, grads, strict=True) if g is not None and not g.isfinite().all())
-    return Replay(value, gradient_of=bad.get("gradient_of") if names else None, parameters=names)
+def _note_functions(loss: Tensor, bad: dict[str, Any]) -> None:
+    """Has the first function of the backward pass that gives what is not finite remembered."""
+
+    def hook(name: str, lines: list[str], given: Any, came: Any) -> None:
+        if "function" not in bad and not all(g is None or g.isfinite().all() for g in given):
+            bad["function"], bad["line"] = name, _line("".join(lines))
+
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            node.register_hook(partial(hook, node.name(), node.metadata.get("traceback_", [])))
+            waiting += [before for before, _ in node.next_functions]
 
 
 def _noting(name: str, batch: Any, bad: dict[str, Any]) -> Callable[..., None]:
