@@ -106,6 +106,11 @@ def found(net: nn.Module, folder: Path, n: int = 12, **toy: Any) -> list[dict[st
     return rows
 
 
+@pytest.fixture(autouse=True)
+def _same_weights():
+    torch.manual_seed(0)
+
+
 class TestKnownFaults:
     def test_dead_relu(self, tmp_path):
         net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
@@ -142,7 +147,7 @@ class TestKnownFaults:
         nn.init.orthogonal_(net[0].weight)
         # A quadratic loss of curvature 1/4 on average: steps of 8 overshoot by it all and more.
         with caplog.at_level(logging.WARNING):
-            rows = found(net, tmp_path, n=60, lr=8.0, target=torch.ones_like, limits={"spike": 1e9})
+            rows = found(net, tmp_path, n=45, lr=8.0, target=torch.ones_like, limits={"spike": 1e9})
         [row] = [r for r in rows if r["kind"] == "exploding"]
         assert row["value"] > 10 and row["layer"] == "net.1" and math.isfinite(row["value"])
         assert any("gradient norms of the last 10 steps" in r.message for r in caplog.records)

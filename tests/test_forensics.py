@@ -13,13 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from asr_lab.build import build
 from asr_lab.errors import DataError, DiskFullError, ExplodedError
 from asr_lab.gradients.forensics import judge, read_incident, write_incident
 from asr_lab.gradients.incidents import Incidents, Step
-from asr_lab.gradients.replay import Micro
+from asr_lab.gradients.replay import Micro, Replay
+from asr_lab.sweep.cell import resolved
 from asr_lab.task import SpeechTask
 
-from .conftest import make_run, only_line, tiny
+from .conftest import composed, make_run, only_line, tiny
 from .test_detectors import Toy, ToyBatch, batches, fit, watch
 
 
@@ -332,8 +334,57 @@ class TestLossScale:
     def test_without_a_scaler_the_first_counts(self):
         assert self.examined([(1.0, self.inf, 1.0)], scaled=False) == [0]
 
+    def test_a_gpu_is_not_waited_for(self, monkeypatch):
+        """With a device of our own: numbers arrive two steps late, or when training ends."""
+
+        class Far:
+            is_cuda = True
+
+            def __init__(self, norm: float):
+                self.norm = norm
+
+            def to(self, device: str, non_blocking: bool) -> Tensor:
+                assert device == "cpu" and non_blocking
+                return torch.tensor([1.0, self.norm, self.norm, 0.0, 0.0])
+
+        class Event:
+            made: list["Event"] = []  # noqa: RUF012
+
+            def record(self) -> None:
+                self.made.append(self)
+
+            def query(self) -> bool:
+                return len(self.made) - self.made.index(self) > 2
+
+            def synchronize(self) -> None:
+                pass
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        seen: list[tuple[int, int]] = []
+        incidents = Incidents(3, 20, lambda step, numbers, n_later: seen.append((step.step, n_later)))
+        for i, norm in enumerate([1.0, self.inf, 1.0, 1.0, 1.0, self.inf]):
+            incidents.add(Step(i, 0.1, 1.0, Far(norm), torch.zeros(1), ()), scaled=False)  # pyright: ignore
+        assert seen == [(1, 2)]
+        incidents.finish(scaled=False)
+        assert seen == [(1, 2), (5, 0)]
+
 
 class TestRuns:
+    @pytest.mark.parametrize(
+        "decoder",
+        ["ctc", "transducer", *(pytest.param(d, marks=pytest.mark.slow) for d in ("attention", "hmm", "joint"))],
+    )
+    def test_a_healthy_step_comes_again_exactly(self, tones, decoder):
+        """The same masks of dropout, and no module whose healthy output would pass for a fault."""
+        parts = build(resolved(composed(*tiny(tones, f"decoder={decoder}"))))
+        task = parts.task.train()
+        task.log_dict = lambda *args, **kwargs: None
+        batch = next(iter(parts.data.loader("train", 0, 1)))
+        torch.manual_seed(5)
+        loss = task.step(batch, "train").item()
+        judged = judge(task, [Micro(batch, 5)])
+        assert judged.kind == "not_reproduced" and judged.replay == Replay(loss)
+
     @pytest.fixture
     def exploded(self, tones, tmp_path, monkeypatch):
         """A run that ended, each of its training losses infinite from step 3 on."""

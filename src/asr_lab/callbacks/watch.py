@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,8 @@ class Watch(Callback):
         plugin = trainer.precision_plugin
         with _forgiven():
             verdict = judge(task, step.micros, str(trainer.precision), plugin.forward_context, step.loss_scale)
+            if verdict.kind == "not_reproduced" and trainer.world_size > 1:
+                verdict = verdict._replace(text=f"{verdict.text}; another process may have had the batch (.rank<n>)")
             folder = folder_of(self.folder, step.step, trainer.global_rank)
             log.warning("step %d is not finite: %s", step.step, verdict.text)
             task.diagnosis = verdict.text  # pyright: ignore
@@ -240,7 +242,7 @@ class Watch(Callback):
             write_incident(folder, report, [s for s, _ in self._last], norms, self._looks.layers, task, step.micros)
 
 
-def _norms(tensors: list[Tensor | None]) -> Tensor:
+def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
     """(P,) 2-norm of each; `NONE` where there is none"""
     there = [i for i, x in enumerate(tensors) if x is not None]
     found = [x.coalesce()._values() if x.is_sparse else x for x in tensors if x is not None]

@@ -112,5 +112,6 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"  {incident['verdict']}")
         if "verdict_again" in incident:
             print(f"  taken again here: {incident['verdict_again']}")
-        print(f"  utterances: {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}")
+        if ids:  # a language model's sentences have none
+            print(f"  utterances: {', '.join(ids[:8])}{' ...' if len(ids) > 8 else ''}")
         print(f"  evidence: {incident['folder']}")

@@ -88,6 +88,8 @@ def evidence(
     """What report.json says. `numbers` are the step's, on the host."""
     names = [name for name, p in task.named_parameters() if p.requires_grad]
     bad = [name for name, finite in zip(names, step.norms.isfinite().tolist(), strict=True) if not finite]
+    sizes = {name: float(p.detach().abs().max()) for name, p in task.named_parameters() if p.numel()}
+    largest = max(sizes, key=sizes.__getitem__)
     return {
         "step": step.step,
         "verdict": verdict.text,
@@ -101,6 +103,7 @@ def evidence(
         "clipping": type(task.clipper).__name__,
         "n_nonfinite_parameters": len(bad),
         "nonfinite_parameters": bad[:50],
+        "largest_weight": {"name": largest, "value": sizes[largest]},
         "n_later_steps": n_later,  # taken before this one was noticed: the weights may have moved
         "replay": verdict.replay and verdict.replay._asdict(),
         "replay_as_trained": verdict.as_trained and verdict.as_trained._asdict(),

@@ -74,11 +74,12 @@ class Looks:
         """(..., P) lengths -> (..., L); `NONE` where no parameter of a layer has any"""
         has = of_parameters != NONE
         squares = np.square(np.where(has, of_parameters, 0.0), dtype=float)
-        sums = np.zeros((*squares.shape[:-1], len(self.layers)))
-        n = np.zeros(sums.shape)
-        np.add.at(sums, (..., self._of_layer), squares)
-        np.add.at(n, (..., self._of_layer), has)
-        return np.where(n > 0, np.sqrt(sums), NONE)
+        of_layers = []
+        for i in range(len(self.layers)):
+            own = self._of_layer == i
+            length = np.sqrt(squares[..., own].sum(axis=-1))
+            of_layers.append(np.where(has[..., own].any(axis=-1), length, NONE))
+        return np.stack(of_layers, axis=-1)
 
     def _enough(self, key: str, row: np.ndarray) -> np.ndarray | None:
         """The last looks at something together, when there are enough of them."""

@@ -24,7 +24,7 @@ class Replay(NamedTuple):
 
     loss: float | None = None  # of the batch in which it ended
     module: str | None = None  # whose output was not finite
-    ids: tuple[str, ...] = ()  # the utterances in it that were not
+    ids: tuple[str, ...] = ()  # the utterances in it that were not; none when all were
     loss_only: bool = False  # no module's output was, but the loss was not finite
     function: str | None = None  # of the backward pass, the first to give what is not finite
     line: str | None = None  # of the forward pass, that made that function
@@ -73,8 +73,10 @@ def _one(task: Any, batch: Any, context: Callable[[], AbstractContextManager], s
         # Not `backward`: gradients that are there stay what they are, and other processes hear nothing.
         grads = torch.autograd.grad(loss * scale, [p for _, p in named], allow_unused=True)
         names = tuple(n for (n, _), g in zip(named, grads, strict=True) if g is not None and not g.isfinite().all())
-        backward = {k: bad.get(k) for k in ("function", "line", "gradient_of")} if names else {}
-        return Replay(loss.item(), parameters=names, **backward)
+        if not names:
+            return Replay(loss.item())
+        function, line, near = (bad.get(key) for key in ("function", "line", "gradient_of"))
+        return Replay(loss.item(), function=function, line=line, gradient_of=near, parameters=names)
     except Exception as error:  # whatever a broken model raises is what is to be told
         return Replay(module=bad.get("module"), ids=bad.get("ids", ()), error=f"{type(error).__name__}: {error}")
     finally:
@@ -94,7 +96,7 @@ def _note_functions(loss: Tensor, bad: dict[str, Any]) -> None:
         node = waiting.pop()
         if node is not None and node not in seen:
             seen.add(node)
-            node.register_hook(partial(hook, node.name(), node.metadata.get("traceback_", [])))
+            node.register_hook(partial(hook, node.name(), node.metadata.get("traceback_", [])))  # pyright: ignore
             waiting += [before for before, _ in node.next_functions]
 
 
@@ -106,7 +108,7 @@ def _noting(name: str, batch: Any, bad: dict[str, Any]) -> Callable[..., None]:
             if "module" not in bad and not y.isfinite().all():
                 bad["module"] = name
                 rows = ~y.detach().flatten(1).isfinite().all(1) if y.dim() > 1 else torch.zeros(0)
-                if len(rows) == len(batch.ids):
+                if len(rows) == len(batch.ids) and not rows.all():
                     bad["ids"] = tuple(i for i, row in zip(batch.ids, rows.tolist(), strict=True) if row)
             if y.requires_grad:
                 y.register_hook(graded)
