@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from asr_lab.gradients.detect import Finding, Limits
 from asr_lab.gradients.findings import Findings
 from asr_lab.gradients.forensics import judge, write_incident
 from asr_lab.gradients.incidents import Incidents, Step, evidence, folder_of
-from asr_lab.gradients.looks import NONE, Looks
+from asr_lab.gradients.looks import Looks, norms_of
 from asr_lab.gradients.replay import Micro
 from asr_lab.gradients.units import UnitWatch
 
@@ -114,7 +114,7 @@ class Watch(Callback):
         """After backward and unscaling, before clipping."""
         if getattr(optimizer, "probing", False):
             return
-        self._norms = _norms([p.grad for p in self._parameters])
+        self._norms = norms_of([p.grad for p in self._parameters])
         if self._is_look:
             self._weights = [p.detach().clone() for p in self._parameters]
 
@@ -170,7 +170,7 @@ class Watch(Callback):
         """After the step's weights have moved."""
         assert self._looks
         moved = torch._foreach_sub([p.detach() for p in self._parameters], self._weights)  # pyright: ignore
-        lengths = torch.stack([_norms(list(moved)), _norms(self._weights)]).cpu().numpy()
+        lengths = torch.stack([norms_of(list(moved)), norms_of(self._weights)]).cpu().numpy()
         self._weights = []
         step, lr, skipped = self._waiting[-1].step, self._waiting[-1].lr, bool(self._waiting[-1].numbers[4])
         self._read_steps()
@@ -240,18 +240,6 @@ class Watch(Callback):
             report = evidence(step, numbers, n_later, task, verdict, str(trainer.precision))
             norms = self._looks.by_layer(self._last_norms())
             write_incident(folder, report, [s for s, _ in self._last], norms, self._looks.layers, task, step.micros)
-
-
-def _norms(tensors: Sequence[Tensor | None]) -> Tensor:
-    """(P,) 2-norm of each; `NONE` where there is none"""
-    there = [i for i, x in enumerate(tensors) if x is not None]
-    found = [x.coalesce()._values() if x.is_sparse else x for x in tensors if x is not None]
-    if not found:
-        return torch.full((len(tensors),), NONE)
-    lengths = torch.stack([x.float() for x in torch._foreach_norm(found)])  # pyright: ignore
-    if len(there) == len(tensors):
-        return lengths
-    return lengths.new_full((len(tensors),), NONE).index_copy(0, torch.tensor(there, device=lengths.device), lengths)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from asr_lab.gradients import detect
 from asr_lab.gradients.detect import Finding, Limits
@@ -96,3 +98,15 @@ class Looks:
         self._steps.clear()
         self._steps.extend(tuple(row) for row in state["steps"])
         self._since, self._top_lr = state["since"], state["top_lr"]
+
+
+def norms_of(tensors: Sequence[Tensor | None]) -> Tensor:
+    """(P,) 2-norm of each; `NONE` where there is none"""
+    there = [i for i, x in enumerate(tensors) if x is not None]
+    found = [x.coalesce()._values() if x.is_sparse else x for x in tensors if x is not None]
+    if not found:
+        return torch.full((len(tensors),), NONE)
+    lengths = torch.stack([x.float() for x in torch._foreach_norm(found)])  # pyright: ignore
+    if len(there) == len(tensors):
+        return lengths
+    return lengths.new_full((len(tensors),), NONE).index_copy(0, torch.tensor(there, device=lengths.device), lengths)
