@@ -225,8 +225,7 @@ class Watch(Callback):
     def _examine(self, step: Step, numbers: list[float], n_later: int) -> None:
         assert self._looks
         self._units.detach()
-        trainer, task = self._trainer, self._task
-        plugin = trainer.precision_plugin
+        trainer, task, plugin = self._trainer, self._task, self._trainer.precision_plugin
         with _forgiven():
             verdict = judge(task, step.micros, str(trainer.precision), plugin.forward_context, step.loss_scale)
             if verdict.kind == "not_reproduced" and trainer.world_size > 1:
@@ -238,8 +237,8 @@ class Watch(Callback):
             self.nonfinite = self.nonfinite or said
             self._say()
             report = evidence(step, numbers, n_later, task, verdict, str(trainer.precision))
-            norms = self._looks.by_layer(self._last_norms())
-            write_incident(folder, report, [s for s, _ in self._last], norms, self._looks.layers, task, step.micros)
+            steps, norms = [s for s, _ in self._last], self._looks.by_layer(self._last_norms())
+            write_incident(folder, report, steps, norms, self._looks.layers, task, step.micros)
 
 
 @contextmanager
