@@ -23,8 +23,8 @@ from asr_lab.gradients import record as record_module
 from asr_lab.gradients.advice import role, suggested, summary, thresholds
 from asr_lab.gradients.look import Looker
 from asr_lab.gradients.record import LOOK, STEP_COLUMNS, Record, read_record
-from asr_lab.gradients.replay import ESTIMATED, EVERY_STEP, LOOKED, by_norm, replay
 from asr_lab.gradients.sample import draw, layer_of
+from asr_lab.gradients.what_if import ESTIMATED, EVERY_STEP, LOOKED, by_norm, replay
 
 from .conftest import choices, make_run, only_line, tiny
 

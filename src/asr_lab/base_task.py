@@ -55,6 +55,7 @@ class Task(LightningModule):
         # Called after the clipping of each step: step from 0, lr, loss scale, and on the device loss, norm before and
         # after, clipped, skipped, (5,). See callbacks/gradients.py.
         self.listeners: list[Callable[[int, float, float, Tensor], None]] = []
+        self.diagnosis = ""  # what a watcher found out of a step that was not finite
         self._loss = torch.zeros(())
         self.tally = Tally()
 
@@ -175,7 +176,7 @@ class Task(LightningModule):
         if counts["nonfinite_longest"] > self.max_nonfinite_steps:
             raise ExplodedError(
                 f"gradient norm nan or inf in {counts['nonfinite_longest']} steps in a row (by step "
-                f"{counts['steps']}); lower optimizer.lr, or choose a smaller clipping.threshold"
+                f"{counts['steps']}); {self.diagnosis or 'lower optimizer.lr, or choose a smaller clipping.threshold'}"
             )
 
     def _tell(self, lr: float, report: ClipReport, skip: Tensor) -> None:

@@ -28,6 +28,7 @@ GIVEN = {
     "logger": {"run"},
     "gradients": {"folder"},
     "through_time": {"folder"},
+    "detectors": {"folder", "tell"},
 }
 
 

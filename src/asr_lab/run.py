@@ -25,6 +25,7 @@ UNNUMBERED = (
     "logger",
     "gradients",
     "through_time",
+    "detectors",
     "runtime",
     "data.root",
     "data.prepare",

@@ -53,6 +53,7 @@ class Config:
     averaging: Any = MISSING
     gradients: Any = MISSING
     through_time: Any = MISSING
+    detectors: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
@@ -77,6 +78,7 @@ class LmConfig:
     clipping: Any = MISSING
     averaging: Any = MISSING
     gradients: Any = MISSING
+    detectors: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
@@ -97,6 +99,7 @@ class ToyConfig:
     clipping: Any = MISSING
     averaging: Any = MISSING
     gradients: Any = MISSING
+    detectors: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)

@@ -161,7 +161,7 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     """(all callbacks, the one that keeps the best checkpoint)"""
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    from asr_lab.build import call, make
+    from asr_lab.build import call
     from asr_lab.callbacks.averaging import KeptCheckpoints
     from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
@@ -174,9 +174,10 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     last = ModelCheckpoint(filename="last", **shared)
     often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
     # In this order: `last` holds the scores of `best` and `kept`.
-    recorder = make(run.config, "gradients")(folder=run.folder)
-    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, best, *([kept] if kept else []), last, often]
-    if "through_time" in run.config:  # a language model has no such group
+    recorder = call(run.config, "gradients", folder=run.folder)
+    watch = call(run.config, "detectors", folder=run.folder, tell=run.write_result)
+    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, watch, best, *([kept] if kept else []), last, often]
+    if "through_time" in run.config:  # speech alone has the group
         callbacks.append(call(run.config, "through_time", folder=run.folder))
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))

@@ -45,6 +45,7 @@ def main() -> None:
         errors,
         evaluate,
         export,
+        forensics,
         gradients,
         inspect,
         lm,
@@ -56,7 +57,7 @@ def main() -> None:
     )
 
     modules = (train, sweep, report, evaluate, errors, align, transcribe, export, inspect)
-    for module in (*modules, gradients, clip_advice, lr_find, data, lm):
+    for module in (*modules, gradients, forensics, clip_advice, lr_find, data, lm):
         module.add(app)
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:

@@ -9,7 +9,7 @@ from asr_lab.clipping import Clipper
 from asr_lab.errors import DataError, nearest
 from asr_lab.gradients.advice import Threshold, percentiles, role, suggested, thresholds, usable
 from asr_lab.gradients.record import Floats, Record, read_record
-from asr_lab.gradients.replay import Replay, replay
+from asr_lab.gradients.what_if import Replay, replay
 from asr_lab.run import Run
 
 

@@ -1,186 +1,173 @@
-"""Every clipping choice applied to a recorded training.
+"""One step taken again, closely watched and without a trace: where its first number that is not finite comes from."""
 
-It says what would have been clipped had the weights moved as they did; in a training of its own norms would be others.
-"""
-
-from collections.abc import Callable
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-
-from asr_lab.clipping import EPS, Clipper
-from asr_lab.clipping.agc import AdaptiveClipping
-from asr_lab.clipping.history import AutoClipping, MedianClipping, ZClipping
-from asr_lab.clipping.none import NoClipping
-from asr_lab.clipping.norm import NormClipping
-from asr_lab.clipping.separate import PerLayerClipping, PerParameterClipping
-from asr_lab.clipping.sequence import SequenceClipping
-from asr_lab.clipping.shear import ShearClipping
-from asr_lab.clipping.skip import SkipClipping
-from asr_lab.clipping.soft import SoftClipping
-from asr_lab.clipping.value import ValueClipping
-from asr_lab.gradients.advice import role, usable
-from asr_lab.gradients.record import Floats, Record, together
-
-TINY = np.finfo(np.float32).tiny
-EVERY_STEP, LOOKED, ESTIMATED = "every step", "looked at", "estimated"
+from torch import Tensor, nn
 
 
-class Sequence(NamedTuple):
-    """Some steps of a training with their norms, (N,) each."""
+class Micro(NamedTuple):
+    """One batch of a step (several when gradients are accumulated), and what PyTorch was seeded with before it."""
 
-    before: Floats
-    after: Floats
-    clipped: Any  # of bool
+    batch: Any
+    seed: int
 
 
 class Replay(NamedTuple):
-    """A clipping choice on a recorded training."""
+    """What a replay met first; None where all was finite."""
 
-    name: str
-    clipped: float  # share of steps
-    kept: float  # mean of norm after / norm before
-    longest: float  # norm after, the largest
-    role: str
-    # EVERY_STEP and LOOKED, every `every`-th, are exact; ESTIMATED is from sampled elements or units of those.
-    how: str
+    loss: float | None = None  # of the batch in which it ended
+    module: str | None = None  # whose output was not finite
+    ids: tuple[str, ...] = ()  # the utterances in it that were not; none when all were
+    loss_only: bool = False  # no module's output was, but the loss was not finite
+    function: str | None = None  # of the backward pass, the first to give what is not finite
+    line: str | None = None  # of the forward pass, that made that function
+    gradient_of: str | None = None  # module for whose output the gradient was not finite
+    parameters: tuple[str, ...] = ()  # whose gradients were not
+    error: str | None = None  # that ended the replay
 
-
-def replay(name: str, clipper: Clipper, record: Record) -> Replay | None:
-    """None where the record has not what the choice looks at, or nobody knows what that is."""
-    found = _known(clipper, record)
-    if found is None or not len(found[0].before):
-        return None
-    (before, after, clipped), how = found
-    share = float(clipped.mean())
-    kept = float((after / np.maximum(before, TINY)).mean())
-    return Replay(name, share, kept, float(after.max()), role(share), how)
+    @property
+    def finite(self) -> bool:
+        return not (self.module or self.loss_only or self.function or self.gradient_of or self.parameters or self.error)
 
 
-def by_norm(clipper: Clipper, norms: Floats) -> Sequence:
-    """The choice itself on gradients of one element with each of `norms` (N,), in order: for what sees the global norm
-    alone."""
-    parameter = torch.nn.Parameter(torch.ones(1))
-    after, clipped = np.empty(len(norms)), np.empty(len(norms), bool)
-    for i, norm in enumerate(norms.tolist()):
-        parameter.grad = torch.tensor([norm])
-        report = clipper([parameter])
-        after[i], clipped[i] = report.norm_after, report.clipped
-    return Sequence(norms, after, clipped)
+def replay(
+    task: Any,
+    micros: Sequence[Micro],
+    context: Callable[[], AbstractContextManager],
+    scale: float = 1.0,
+    float32: bool = False,
+) -> Replay:
+    """Forward and backward of a step under `context`, its loss times `scale`, with anomaly mode.
+
+    Weights, buffers, gradients, random numbers and what is logged are afterwards as they were. With `float32` weights
+    of fewer bits are widened meanwhile.
+    """
+    found = Replay()
+    with _untouched(task, float32), torch.enable_grad():
+        for micro in micros:
+            torch.manual_seed(micro.seed)
+            found = _one(task, micro.batch, context, scale)
+            if not found.finite:
+                break
+    return found
 
 
-def _known(clipper: Any, record: Record) -> tuple[Sequence, str] | None:
-    if isinstance(clipper, SequenceClipping):
-        first, second = clipper.parts
-        found = _known(first, record)
-        if found is None or not _sees_the_norm(second):
-            return None
-        (before, between, clipped), how = found
-        rest = by_norm(second, between)
-        return Sequence(before, rest.after, clipped | rest.clipped), how
-    if _sees_the_norm(clipper):
-        return by_norm(clipper, record.column("norm_before")[usable(record)].astype(np.float64)), EVERY_STEP
-    choice = BY_LOOKS.get(type(clipper))
-    if choice is None or not record.has(*choice.needs):
-        return None
-    how = LOOKED if isinstance(clipper, NormClipping) and clipper.p == np.inf else choice.how
-    return choice.replay(clipper, _Looks(record)), how
+def _one(task: Any, batch: Any, context: Callable[[], AbstractContextManager], scale: float) -> Replay:
+    bad: dict[str, Any] = {}
+    handles = [part.register_forward_hook(_noting(name, batch, bad)) for name, part in task.named_modules() if name]
+    try:
+        # For the lines of the forward pass alone: its own look is for NaN only, and infinity comes first.
+        with torch.autograd.set_detect_anomaly(True, check_nan=False), context():
+            loss = task.step(batch, "train")
+        if not loss.isfinite():
+            return Replay(loss.item(), bad.get("module"), bad.get("ids", ()), loss_only="module" not in bad)
+        _note_functions(loss, bad)
+        named = [(n, p) for n, p in task.named_parameters() if p.requires_grad]
+        # Not `backward`: gradients that are there stay what they are, and other processes hear nothing.
+        grads = torch.autograd.grad(loss * scale, [p for _, p in named], allow_unused=True)
+        names = tuple(n for (n, _), g in zip(named, grads, strict=True) if g is not None and not g.isfinite().all())
+        if not names:
+            return Replay(loss.item())
+        function, line, near = (bad.get(key) for key in ("function", "line", "gradient_of"))
+        return Replay(loss.item(), function=function, line=line, gradient_of=near, parameters=names)
+    except Exception as error:  # whatever a broken model raises is what is to be told
+        return Replay(module=bad.get("module"), ids=bad.get("ids", ()), error=f"{type(error).__name__}: {error}")
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _sees_the_norm(clipper: Any) -> bool:
-    if isinstance(clipper, NormClipping):
-        return clipper.p == 2
-    return isinstance(clipper, AutoClipping | MedianClipping | ZClipping | NoClipping | SkipClipping | SoftClipping)
+def _note_functions(loss: Tensor, bad: dict[str, Any]) -> None:
+    """Has the first function of the backward pass that gives what is not finite remembered."""
+
+    def hook(name: str, lines: list[str], given: Any, came: Any) -> None:
+        if "function" not in bad and not all(g is None or g.isfinite().all() for g in given):
+            bad["function"], bad["line"] = name, _line("".join(lines))
+
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            node.register_hook(partial(hook, node.name(), node.metadata.get("traceback_", [])))  # pyright: ignore
+            waiting += [before for before, _ in node.next_functions]
 
 
-class _Looks:
-    """The close looks whose gradients are finite, in float64."""
+def _noting(name: str, batch: Any, bad: dict[str, Any]) -> Callable[..., None]:
+    """A hook that remembers the first module whose output, and the first whose output's gradient, is not finite."""
 
-    def __init__(self, record: Record):
-        sample = self.sample = record.sample
-        finite = np.isfinite(record.looks["norms"]).all(1)
-        finite &= (record.looks["norms"] > 0).any(1)
-        self.looks = {key: rows[finite].astype(np.float64) for key, rows in record.looks.items()}
-        self.norms = self.looks["norms"]
-        self.before = np.sqrt((self.norms**2).sum(1))
-        # How many elements of its parameter each sampled one stands for.
-        self.stands_for = (sample.sizes / np.maximum(1, np.bincount(sample.element_of, minlength=len(sample.sizes))))[
-            sample.element_of
-        ]
+    def hook(module: nn.Module, args: Any, out: Any) -> None:
+        for y in tensors(out):
+            if "module" not in bad and not y.isfinite().all():
+                bad["module"] = name
+                rows = ~y.detach().flatten(1).isfinite().all(1) if y.dim() > 1 else torch.zeros(0)
+                if len(rows) == len(batch.ids) and not rows.all():
+                    bad["ids"] = tuple(i for i, row in zip(batch.ids, rows.tolist(), strict=True) if row)
+            if y.requires_grad:
+                y.register_hook(graded)
 
-    def after(self, owners: NDArray[np.int64], kept: Floats, whole: Floats) -> Floats:
-        """(M,) the norm after a change of single elements or units: what `kept` (M, S) of `whole` (M, S) leaves in the
-        sample of a parameter, it leaves in the parameter, whose norm before is known."""
-        n = len(self.sample.parameters)
-        left, all_of_it = together(kept, owners, n), together(whole, owners, n)
-        share = np.where(all_of_it > 0, left / np.maximum(all_of_it, TINY), 1.0)
-        return np.sqrt(((self.norms * share) ** 2).sum(1))
+    def graded(grad: Tensor) -> None:
+        if "gradient_of" not in bad and not grad.isfinite().all():
+            bad["gradient_of"] = name
+
+    return hook
 
 
-def _separate(clipper: PerLayerClipping | PerParameterClipping, looks: _Looks) -> Sequence:
-    names = looks.sample.parameters
-    parts = [name.rpartition(".")[0] if isinstance(clipper, PerLayerClipping) else name for name in names]
-    numbers = {part: i for i, part in enumerate(dict.fromkeys(parts))}
-    norms = together(looks.norms, np.array([numbers[part] for part in parts]), len(numbers))
-    scales = np.minimum(1.0, clipper.threshold / (norms + EPS))
-    return Sequence(looks.before, np.sqrt(((norms * scales) ** 2).sum(1)), (scales < 1).any(1))
+def tensors(out: Any) -> Iterator[Tensor]:
+    """All tensors of floating point in tuples, lists and dictionaries"""
+    if isinstance(out, Tensor):
+        if out.is_floating_point():
+            yield out
+    elif isinstance(out, tuple | list):
+        for part in out:
+            yield from tensors(part)
+    elif isinstance(out, dict):
+        yield from tensors(list(out.values()))
 
 
-def _value(clipper: ValueClipping, looks: _Looks) -> Sequence:
-    elements = looks.looks["elements"]
-    after = looks.after(looks.sample.element_of, elements.clip(-clipper.threshold, clipper.threshold), elements)
-    return Sequence(looks.before, after, looks.looks["peaks"].max(1) > clipper.threshold)
+def _line(traceback: str) -> str | None:
+    """`file:line in function` of the last frame that is not torch's own"""
+    frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)', traceback)
+    ours = [f for f in frames if "/torch/" not in f[0] and "/pytorch_lightning/" not in f[0]]
+    return f"{ours[-1][0]}:{ours[-1][1]} in {ours[-1][2]}" if ours else None
 
 
-def _shear(clipper: ShearClipping, looks: _Looks) -> Sequence:
-    """Of gradients as they came: what error feedback would have added to them is not known."""
-    sizes = np.abs(looks.looks["elements"])
-    limits = np.full(len(sizes), clipper.threshold or 0.0)
-    if clipper.keep is not None:
-        order = np.argsort(-sizes, axis=1)
-        reached = np.cumsum(looks.stands_for[order], axis=1) >= clipper.keep * looks.stands_for.sum()
-        last = np.minimum(reached.argmax(1), sizes.shape[1] - 1)
-        limits = np.take_along_axis(sizes, np.take_along_axis(order, last[:, None], 1), 1)[:, 0]
-    dropped = sizes < limits[:, None]
-    after = looks.after(looks.sample.element_of, np.where(dropped, 0.0, sizes), sizes)
-    return Sequence(looks.before, after, (dropped & (sizes > 0)).any(1))
-
-
-def _adaptive(clipper: AdaptiveClipping, looks: _Looks) -> Sequence:
-    sample, single = looks.sample, np.flatnonzero(looks.sample.n_units == 1)
-    # A parameter that is one unit has its own norms; of the others there are sampled units.
-    owners = np.concatenate([single, sample.unit_of])
-    grads = np.concatenate([looks.norms[:, single], looks.looks["unit_norms"]], axis=1)
-    weights = np.concatenate([looks.looks["weights"][:, single], looks.looks["unit_weights"]], axis=1)
-    scales = np.minimum(1.0, clipper.threshold * np.maximum(weights, clipper.eps) / np.maximum(grads, EPS))
-    if clipper.exclude:
-        left_alone = np.array([name.startswith(clipper.exclude) for name in sample.parameters])
-        scales[:, left_alone[owners]] = 1.0
-    return Sequence(looks.before, looks.after(owners, grads * scales, grads), (scales < 1).any(1))
-
-
-def _other_norm(clipper: NormClipping, looks: _Looks) -> Sequence:
-    if clipper.p == np.inf:
-        norms = looks.looks["peaks"].max(1)
-    else:
-        norms = (np.abs(looks.looks["elements"]) * looks.stands_for).sum(1)
-    scales = np.minimum(1.0, clipper.threshold / (norms + EPS))
-    return Sequence(looks.before, looks.before * scales, scales < 1)
-
-
-class _Choice(NamedTuple):
-    replay: Callable[[Any, _Looks], Sequence]
-    how: str
-    needs: tuple[str, ...]  # keys of LOOK
-
-
-BY_LOOKS: dict[type, _Choice] = {
-    PerLayerClipping: _Choice(_separate, LOOKED, ("peaks",)),  # a record of whole layers has no peaks
-    PerParameterClipping: _Choice(_separate, LOOKED, ("peaks",)),
-    ValueClipping: _Choice(_value, ESTIMATED, ("elements", "peaks")),
-    ShearClipping: _Choice(_shear, ESTIMATED, ("elements",)),
-    AdaptiveClipping: _Choice(_adaptive, ESTIMATED, ("unit_norms", "unit_weights")),
-    NormClipping: _Choice(_other_norm, ESTIMATED, ("elements", "peaks")),
-}
+@contextmanager
+def _untouched(task: Any, float32: bool) -> Iterator[None]:
+    """Whatever a step changes is put back."""
+    buffers = [
+        (part, name, buffer, buffer.clone())
+        for part in task.modules()
+        for name, buffer in part._buffers.items()
+        if buffer is not None
+    ]
+    narrow = [(p, p.data) for p in task.parameters() if p.is_floating_point() and p.dtype != torch.float32 and float32]
+    mute = {name: task.__dict__.get(name) for name in ("log", "log_dict")}
+    numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    device = next(task.parameters()).device
+    try:
+        for p, data in narrow:
+            p.data = data.float()
+        for name in mute:
+            task.__dict__[name] = lambda *args, **kwargs: None
+        with torch.random.fork_rng([device.index] if device.type == "cuda" else []):
+            yield
+    finally:
+        for name, own in mute.items():
+            task.__dict__.pop(name, None)
+            if own is not None:
+                task.__dict__[name] = own
+        for p, data in narrow:
+            p.data = data
+        for part, name, buffer, content in buffers:
+            part._buffers[name] = buffer
+            buffer.data.copy_(content)
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])  # noqa: NPY002
