@@ -182,8 +182,8 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
     return {"data": audio, "preprocess": config["preprocess"], "frontend": frontend}
 
 
-def make_optimisation(config: dict[str, Any]) -> tuple[Callable, Callable, Any]:
-    """(optimizer, schedule, clipper): two partials and an object.
+def make_optimisation(config: dict[str, Any]) -> tuple[Callable, Schedule, Any]:
+    """(optimizer, schedule, clipper): a partial and two objects.
 
     Raises:
         ConfigError: a value is out of its range. Optimizers are tried here, and made where training starts.

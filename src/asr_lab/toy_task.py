@@ -26,7 +26,7 @@ class ToyTask(Task):
         landscape: Landscape,
         optimizer: Callable[..., torch.optim.Optimizer],
         weight_decay: float,
-        schedule: Callable[..., Callable[[int], float]],
+        schedule: Schedule,
         clipper: Clipper,
         max_nonfinite_steps: int,
     ):
