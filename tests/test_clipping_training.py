@@ -20,10 +20,10 @@ from torch.utils._pytree import tree_leaves
 
 from asr_lab.base_task import Task
 from asr_lab.build import make
+from asr_lab.callbacks.checkpoint import place_of
 from asr_lab.errors import ExplodedError
 from asr_lab.optim.groups import parameter_groups
 from asr_lab.paths import conf_dir
-from asr_lab.train import _checkpoint_place
 
 from .conftest import choices
 
@@ -116,7 +116,7 @@ def fit(task: Task, items, ckpt_path=None, **trainer) -> Task:
     }  # fmt: skip
     loader = Rows(items) if isinstance(items, list) else items
     if ckpt_path:
-        loader.load_state_dict(_checkpoint_place(ckpt_path)[1])
+        loader.load_state_dict(place_of(ckpt_path)[1])
     pl.Trainer(**quiet | trainer).fit(task, loader, ckpt_path=ckpt_path, weights_only=False)
     return task
 

@@ -273,7 +273,6 @@ class TestReplay:
             (lambda: ShearClipping(None, 0.3, False, 1000), ESTIMATED),
             (lambda: ShearClipping(0.2, None, False, 1000), ESTIMATED),
         ],
-        ids=str,
     )
     def test_with_everything_sampled_it_is_the_choice_itself(self, make, how):
         torch.manual_seed(0)

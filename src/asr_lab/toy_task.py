@@ -10,6 +10,7 @@ from asr_lab.clipping import Clipper
 from asr_lab.errors import ExplodedError
 from asr_lab.landscapes import Landscape
 from asr_lab.metrics.means import Means
+from asr_lab.optim.schedules import Schedule
 from asr_lab.types import ToyBatch
 
 
