@@ -23,6 +23,7 @@ from asr_lab.build import make
 from asr_lab.callbacks.checkpoint import place_of
 from asr_lab.errors import ExplodedError
 from asr_lab.optim.groups import parameter_groups
+from asr_lab.optim.making import made
 from asr_lab.paths import conf_dir
 
 from .conftest import choices
@@ -123,10 +124,10 @@ def fit(task: Task, items, ckpt_path=None, **trainer) -> Task:
 
 def ready(task: Task) -> torch.optim.Optimizer:
     """Without Lightning: its optimizer, as configure_optimizers makes it."""
-    task._trainer = SimpleNamespace(precision_plugin=None)  # pyright: ignore
+    task._trainer = SimpleNamespace(precision_plugin=None, accumulate_grad_batches=1)  # pyright: ignore
     if hasattr(task.clipper, "attach"):
         task.clipper.attach(task)
-    return task._make_optimizer(parameter_groups(task, task.weight_decay))
+    return made(task.make_optimizer, parameter_groups(task, task.weight_decay), scaled=False, n_accumulated=1)
 
 
 def driven(task: Task, items: list[Tensor], loss=None) -> tuple[Task, torch.optim.Optimizer]:

@@ -29,6 +29,7 @@ from asr_lab.gradients.looks import NONE, Looks
 from asr_lab.gradients.units import UnitWatch
 from asr_lab.layers.norms import MaskedBatchNorm
 from asr_lab.layers.recurrence import Gru, Lstm
+from asr_lab.optim.schedules import Constant
 
 from .conftest import composed
 
@@ -61,7 +62,7 @@ class Toy(Task):
 
     def __init__(self, net: nn.Module, target: Callable[[Tensor], Tensor] = torch.zeros_like, lr: float = 0.1):
         optimizer = partial(torch.optim.SGD, lr=lr)
-        super().__init__(optimizer, 0.0, lambda total_steps: lambda step: 1.0, NoClipping(), 3)
+        super().__init__(optimizer, 0.0, Constant(), NoClipping(), 3)
         self.net, self.target = net, target
         self.val_rates = self.test_rates = MeanMetric()
 

@@ -54,7 +54,8 @@ def test_parts_import_neither_each_other_nor_hydra(part):
         ("toy_task.py", BASE | PARTS | {"base_task"}),
         ("distill/__init__.py", BASE),
         ("distill/teacher.py", BASE | {"build", "run"}),  # loads a run: above build, which finds it by its name alone
-        ("build.py", BASE | PARTS | {"task", "data"}),
+        ("instantiate.py", BASE),
+        ("build.py", BASE | PARTS | {"task", "data", "instantiate"}),
         ("build_lm.py", BASE | PARTS | {"build", "lm_task", "data"}),
         ("build_toy.py", BASE | PARTS | {"build", "toy_task", "data"}),
         ("lm_run.py", BASE | PARTS | {"build", "build_lm", "run"}),

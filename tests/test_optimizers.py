@@ -522,7 +522,7 @@ def test_a_keyword_of_the_optimizer_inside(name, node):
 def test_values_that_cannot_be_are_found_without_a_corpus(name, change):
     wrong = config(name, change)
     wrong |= {
-        "schedule": {"_target_": "asr_lab.optim.schedules.constant", "_partial_": True},
+        "schedule": {"_target_": "asr_lab.optim.schedules.Constant"},
         "clipping": {"_target_": "asr_lab.clipping.none.NoClipping"},
     }
     with pytest.raises(ConfigError, match=r"^conf/optimizer: [^\n]+$"):

@@ -208,7 +208,9 @@ class Task(LightningModule):
         n_steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(n_steps):
             raise ConfigError("conf/trainer: max_epochs and max_steps are both -1; set one, schedules need an end")
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        steps_per_epoch = math.ceil(
+            min(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches, n_steps)
+        )
         self.schedule.begin(int(n_steps), steps_per_epoch)
         self.averaging.begin(self, int(n_steps), steps_per_epoch)
         monitor = getattr(self.schedule, "monitor", None)

@@ -15,7 +15,7 @@ from asr_lab.gradients.range_test import DIVERGED, RangeTest, ramp
 from asr_lab.process import keep_freed_memory, n_threads, quieten
 
 SMOOTHING = 0.9  # of the running loss that is held against its best
-CONSTANT = {"_target_": "asr_lab.optim.schedules.constant", "_partial_": True}
+CONSTANT = {"_target_": "asr_lab.optim.schedules.Constant"}
 
 
 def range_test(config: dict[str, Any], min_lr: float, max_lr: float, n_steps: int) -> RangeTest:

@@ -21,7 +21,9 @@ def clip_advice(
     run: str = typer.Argument(help="A run, or an experiment: its folder, or its name under the outputs folder."),
     threshold: list[float] = typer.Option([], help="Threshold of the global norm to judge; may be repeated."),
     percentiles: str = typer.Option("10,50,75,90,95,99,99.9", help="Percentiles of norms for the suggested grid."),
-    by: str = typer.Option("encoder", help="Of an experiment: the factor whose values are judged one by one."),
+    by: str = typer.Option(
+        "", help="Of an experiment: the factor whose values are judged one by one; encoder, model or landscape if none."
+    ),
     skip_first: int = typer.Option(0, help="Leave out so many steps at the beginning, such as a warm-up."),
     plot: Path | None = typer.Option(None, help="Draw norms and shares of clipped steps, into this picture."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -50,6 +52,7 @@ def clip_advice(
     from asr_lab.gradients.groups import groups
 
     runs = _runs(run, outputs)
+    by = by or next(k for k in ("encoder", "model", "landscape") if k in runs[0].factors)
     values = sorted({*threshold, *USUAL})
     found = [group.advice(wanted, values, _choices()) for group in groups(runs, by, skip_first)]
     if plot:
