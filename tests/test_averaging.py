@@ -349,6 +349,7 @@ def test_a_lost_checkpoint_is_one_line(tones, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["ema", "swa", "checkpoints"])
+@pytest.mark.slow
 def test_training_that_stops_inside_an_epoch(name, trained):
     late = ["averaging.start=0.9"] if name == "swa" else []
     run, result = trained(f"averaging={name}", *late, "encoder=bilstm", "trainer.max_epochs=3", "trainer.max_steps=7")

@@ -148,7 +148,7 @@ class TestEveryChoice:
         for p, grad in zip(params, once, strict=True):
             torch.testing.assert_close(p.grad, grad, rtol=1e-5, atol=0)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(grads=GRADS)
     def test_never_longer_and_no_sign_turned(self, name, tones, grads):
         params = parameters(*grads)
@@ -163,7 +163,7 @@ class TestEveryChoice:
         if name in DIRECTION and after.norm() > 1e-6:
             assert torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=0) > 1 - 1e-5
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(grads=st.lists(st.none() | st.lists(st.floats(-1e3, 1e3, width=32) | ODD, max_size=4), max_size=4))
     def test_whatever_comes_is_reported_and_remembered_rightly(self, name, tones, grads):
         """None, empty, nan and inf: the norm before is finite exactly when all elements are; else nothing is learnt."""
@@ -238,7 +238,7 @@ def leaves(state) -> list:
 
 
 class TestNorm:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(GRADS, st.floats(0.01, 100), st.sampled_from([1, 2, math.inf]))
     def test_agrees_with_torch(self, grads, threshold, p):
         ours, theirs = parameters(*grads), parameters(*grads)
@@ -255,7 +255,7 @@ class TestNorm:
         torch.testing.assert_close(params[0].grad, torch.tensor([0.6, 0.8]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(GRADS, st.floats(0.01, 100))
 def test_value_agrees_with_torch(grads, threshold):
     ours, theirs = parameters(*grads), parameters(*grads)
@@ -274,7 +274,7 @@ def test_none_touches_nothing(tones):
 
 
 class TestSeparate:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=13, deadline=None)
     @given(GRADS, st.floats(0.01, 100))
     def test_each_parameter_is_torchs_norm_clipping_of_itself(self, grads, threshold):
         ours, theirs = parameters(*grads), parameters(*grads)
@@ -315,7 +315,7 @@ class TestAgc:
         AdaptiveClipping(threshold=0.01, eps=1e-3, exclude=[])([p])
         assert (p.grad > 0).all()
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(st.integers(0, 10**6), st.floats(0.01, 100))
     def test_as_weights_and_gradients_are_scaled_so_is_the_step(self, seed, scale):
         g = torch.Generator().manual_seed(seed)
@@ -350,7 +350,7 @@ NORMS = st.lists(st.floats(0.0625, 100, width=32), min_size=1, max_size=30)
 
 
 class TestHistory:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=13, deadline=None)
     @given(NORMS, st.floats(0, 100))
     def test_autoclip_is_the_papers_loop(self, norms, percentile):
         history, expected = [], []
@@ -364,7 +364,7 @@ class TestHistory:
         norms_after(clipper, [100.0, 100.0, 1.0, 1.0])
         assert norms_after(clipper, [9.0]) == pytest.approx([1.0], rel=1e-5)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=13, deadline=None)
     @given(NORMS, st.floats(0.1, 5), st.integers(1, 8))
     def test_median_by_hand(self, norms, factor, warmup):
         window, expected = 8, []
@@ -373,7 +373,7 @@ class TestHistory:
             expected.append(norm if i < warmup else min(norm, factor * statistics.median(before)))
         assert norms_after(MedianClipping(factor, window, warmup), norms) == pytest.approx(expected, rel=1e-3)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=13, deadline=None)
     @given(NORMS, st.floats(0.5, 4), st.floats(0, 0.99), st.integers(2, 6))
     def test_zclip_by_hand(self, norms, z_max, alpha, warmup):
         expected, mean, variance = [], 0.0, 0.0
@@ -400,7 +400,7 @@ class TestHistory:
 
 
 @pytest.mark.parametrize("curve", ["tanh", "rational"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=13, deadline=None)
 @given(norm=st.floats(0.001, 1000), threshold=st.floats(0.01, 100))
 def test_soft_curves(curve, norm, threshold):
     expected = threshold * math.tanh(norm / threshold) if curve == "tanh" else norm * threshold / (norm + threshold)
@@ -420,7 +420,7 @@ class TestShear:
         ShearClipping(keep=None, threshold=1.0, error_feedback=False, sample=100)(params)
         assert params[0].grad.tolist() == [1.0, 0.0]
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(st.integers(0, 10**6), st.floats(0.05, 1.0), st.integers(1, 12))
     def test_with_feedback_nothing_is_lost(self, seed, keep, n_steps):
         clipper, g = ShearClipping(keep, None, True, 100), torch.Generator().manual_seed(seed)

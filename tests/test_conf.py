@@ -45,6 +45,8 @@ def test_every_group_is_in_the_schema_and_back():
 # Every choice of these is held to more than two steps by tests of its own, so a few say enough here.
 QUICK = {
     "augment": ("mixed", "none"),
+    "averaging": ("checkpoints",),
+    "clipping": ("agc", "value_norm"),
     "decoder": ("ctc", "joint", "keyword"),
     "decoder/cell": ("gru",),
     "decoder/rule": ("location",),
@@ -60,8 +62,11 @@ QUICK = {
     "encoder/subsampling": ("conv2d4",),
     "frontend": ("kaldi_fbank", "mfcc"),
     "frontend/cmvn": ("speaker",),
+    "landscape": ("copy",),
     "lm": ("ngram",),
+    "optimizer": ("muon", "sam"),
     "preprocess": ("highpass_loudness", "vad"),
+    "schedule": ("plateau",),
     "tokenizer": ("bpe", "words"),
 }
 

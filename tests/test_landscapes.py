@@ -400,6 +400,7 @@ def test_wrong_values_are_one_line(landscape, value, says):
         build_toy(config)
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_the_report(asr_lab, tmp_path):
     small = [*tiny_toy(), "optimizer.nesterov=false", "optimizer.momentum=0"]
     flags = ["-m", "--config-name", "toy", "hydra/launcher=basic", *small, "experiment=toys"]

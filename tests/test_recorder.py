@@ -242,6 +242,7 @@ def same(a: Run, b: Run) -> None:
         np.testing.assert_array_equal(one.looks[key], two.looks[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_resumed_within_an_epoch_has_the_rows_of_an_uninterrupted_one(trained, tones, tmp_path):
     overrides = ["encoder=bilstm", "gradients.every=2"]
     whole, result = trained(*overrides, name="whole")

@@ -259,6 +259,7 @@ def test_plateau_in_training_and_resumed(trained, tones, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [[], ["trainer.accumulate_grad_batches=2"], ["trainer.max_steps=5"]], ids=str)
+@pytest.mark.slow
 def test_a_training_ends_where_its_schedule_ends(changes, trained):
     """A line to 0 over the steps that there really are."""
     overrides = ["encoder=bilstm", "schedule=warmup_linear", "schedule.warmup=0.0", "trainer.log_every_n_steps=1"]
@@ -267,6 +268,7 @@ def test_a_training_ends_where_its_schedule_ends(changes, trained):
     assert [rate for _, rate in rates(run)] == pytest.approx([lr * (1 - i / n) for i in range(n)])
 
 
+@pytest.mark.slow
 def test_resumed_within_an_epoch_of_a_schedule_by_epochs(trained, tones, tmp_path):
     overrides = ["encoder=bilstm", "schedule=exponential", "trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
     run, result = trained(*overrides, name="whole")

@@ -67,6 +67,7 @@ def test_the_plan_names_every_cell(swept, asr_lab):
     assert {c["name"] for c in plan["cells"]} == {c.name for c in cells(here)}
 
 
+@pytest.mark.slow
 def test_repeating_runs_nothing_and_extending_runs_the_rest(swept, asr_lab):
     here, overrides, _ = swept
     stamps = {c: (c / "result.json").stat().st_mtime_ns for c in cells(here)}

@@ -147,13 +147,13 @@ class TestRecord:
 
 class TestProbe:
     SHORT = ("encoder=bilstm", "encoder.n_layers=2", "trainer.max_steps=7", "trainer.max_epochs=9")
-    OFTEN = "through_time.every=3"
+    OFTEN = ("through_time=probe", "through_time.every=3")
 
     def test_a_training_is_followed_and_its_numbers_are_the_same(self, trained):
         """Dropout and LiGRU's running statistics would show a random number drawn or a forward pass too many."""
         for encoder in ("bilstm", "ligru"):
             more = (*self.SHORT, f"encoder={encoder}", "augment=specaugment", "trainer.log_every_n_steps=1")
-            run, result = trained(*more, self.OFTEN, name=f"{encoder}1")
+            run, result = trained(*more, *self.OFTEN, name=f"{encoder}1")
             other, plain = trained(*more, "through_time=none", name=f"{encoder}2")
             assert run.fingerprint == other.fingerprint
             assert result["metrics"] == plain["metrics"]
@@ -171,7 +171,7 @@ class TestProbe:
         from asr_lab.callbacks.through_time import ThroughTimeProbe
         from asr_lab.train import train
 
-        overrides = (*self.SHORT, self.OFTEN, "runtime.checkpoint_minutes=0.0")
+        overrides = (*self.SHORT, *self.OFTEN, "runtime.checkpoint_minutes=0.0")
         whole, cut = (make_run(tmp_path / name, tiny(tones, *overrides)) for name in ("whole", "cut"))
         train(whole)
         followed = ThroughTimeProbe.on_train_batch_end
@@ -202,7 +202,9 @@ class TestProbe:
         from asr_lab.train import train
 
         with pytest.raises(ConfigError, match=says):
-            train(make_run(tmp_path / "run", tiny(tones, "encoder=gru", f"through_time.{override}")))
+            train(
+                make_run(tmp_path / "run", tiny(tones, "encoder=gru", "through_time=probe", f"through_time.{override}"))
+            )
 
 
 class TestCommand:
@@ -211,7 +213,7 @@ class TestCommand:
         made = ThroughTime(["encoder.layers.0.cells.0", "encoder.layers.1.cells.0"], 10)
         for step, row in enumerate(logs):
             made.add(100 * step, np.array(row))
-        run = make_run(folder, tiny(folder / "manifest.jsonl", "encoder=gru"))
+        run = make_run(folder, tiny(folder / "manifest.jsonl", "encoder=gru", "through_time=probe"))
         made.write(run.folder / "through_time.npz")
         return str(run.folder)
 

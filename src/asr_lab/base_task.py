@@ -17,6 +17,7 @@ from asr_lab.errors import ConfigError, ExplodedError, nearest
 from asr_lab.optim.groups import parameter_groups
 from asr_lab.optim.making import averages, made, refusal
 from asr_lab.optim.schedules import Schedule
+from asr_lab.optim.statistics import RunningStatistics
 from asr_lab.optim.tally import Tally, leaves_out
 from asr_lab.optim.told import set_lr
 from asr_lab.types import ClipReport
@@ -58,6 +59,7 @@ class Task(LightningModule):
         self.diagnosis = ""  # what a watcher found out of a step that was not finite
         self._loss = torch.zeros(())
         self.tally = Tally()
+        self.statistics: RunningStatistics | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -75,6 +77,8 @@ class Task(LightningModule):
     # One step for three stages
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.statistics is not None and batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.statistics.keep()
         loss = self.step(batch, "train")
         n_before = batch_idx % self.trainer.accumulate_grad_batches  # batches of the same optimizer step
         self._loss = self._loss + (loss.detach() - self._loss) / (n_before + 1) if n_before else loss.detach()
@@ -92,6 +96,7 @@ class Task(LightningModule):
     # Averages and some optimizers (schedule-free) train at other weights than those that are scored and kept.
 
     def on_train_start(self) -> None:
+        self.statistics = RunningStatistics(self)
         self._optimize("train")
 
     def on_validation_start(self) -> None:
@@ -162,6 +167,8 @@ class Task(LightningModule):
             optimizer.found_inf = skip.float()  # pyright: ignore[reportAttributeAccessIssue]
         elif skip:  # asks the device
             _forget(parameters)
+        if self.statistics is not None:
+            self.statistics.take_back(~finite)
         if hasattr(self.schedule, "by_gradient"):  # waits for the device
             loss = self.trainer.strategy.reduce(self._loss.clone(), reduce_op="mean")
             seen = torch.stack([loss.float(), global_norm(gradients(parameters)).to(loss).float()]).tolist()
