@@ -52,6 +52,21 @@ SMALL = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`@pytest.mark.quick(n)`: of the test's cases n, evenly spread, are quick ones; the others are slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("quick"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        n = min(found[0].get_closest_marker("quick").args[0], len(found))
+        kept = {i * len(found) // n for i in range(n)}
+        for i, item in enumerate(found):
+            if i not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     """Validation stamps of tests stay out of the user's cache; the synthetic corpus may stay where it was made."""

@@ -107,6 +107,7 @@ def built(choice: str, **values):
 
 
 @pytest.mark.parametrize("choice", choices("augment"))
+@pytest.mark.quick(3)
 def test_seed_epoch_and_utterance_decide_and_not_the_workers(choice, tones):
     data = data_of(config_of(tones, f"augment={choice}"))
 

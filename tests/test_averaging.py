@@ -302,6 +302,7 @@ def test_averages_are_validated_scored_and_kept(name, trained, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["ema", "checkpoints", *(pytest.param(n, marks=pytest.mark.slow) for n in ("swa", "polyak"))]
 )
+@pytest.mark.quick(1)
 def test_resumed_equals_uninterrupted(name, trained, tones, tmp_path):
     overrides = RUNNING.get(name, ["averaging=checkpoints", "averaging.n_checkpoints=2"])
     overrides = [*overrides, "encoder=quartznet", "trainer.max_epochs=4"]

@@ -53,6 +53,7 @@ def files(root):
 
 @pytest.mark.parametrize("augment", ["none", "speed", "specaugment_speed"])
 @pytest.mark.parametrize("cmvn", ["utterance", "speaker", "global", "none"])
+@pytest.mark.quick(3)
 def test_fp32_gives_the_numbers_of_no_cache(tones, augment, cmvn):
     choices = (f"augment={augment}", f"frontend/cmvn={cmvn}")
     cached = data_of(tones, "cache.dtype=float32", *choices)

@@ -28,6 +28,7 @@ from .conftest import only_line, tiny, write_tones
         (["data", "check", "nowhere.jsonl"], "nowhere.jsonl: cannot read the manifest"),
     ],
 )
+@pytest.mark.quick(5)
 def test_mistakes_are_one_line(args, says, tmp_path, asr_lab):
     assert says in only_line(asr_lab(*args, cwd=tmp_path))
 
@@ -49,6 +50,7 @@ def test_debug_shows_the_traceback(tmp_path, asr_lab):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_hydra_flags_keep_working_under_train(tmp_path, asr_lab):
     done = asr_lab("train", "--cfg", "job", "encoder=bilstm", cwd=tmp_path)
     assert done.returncode == 0

@@ -150,6 +150,7 @@ class TestEveryChoice:
 
     @settings(max_examples=10, deadline=None)
     @given(grads=GRADS)
+    @pytest.mark.quick(6)
     def test_never_longer_and_no_sign_turned(self, name, tones, grads):
         params = parameters(*grads)
         clipper = CLIPPERS.setdefault(name, made(name, tones))
@@ -165,6 +166,7 @@ class TestEveryChoice:
 
     @settings(max_examples=10, deadline=None)
     @given(grads=st.lists(st.none() | st.lists(st.floats(-1e3, 1e3, width=32) | ODD, max_size=4), max_size=4))
+    @pytest.mark.quick(6)
     def test_whatever_comes_is_reported_and_remembered_rightly(self, name, tones, grads):
         """None, empty, nan and inf: the norm before is finite exactly when all elements are; else nothing is learnt."""
         clipper = copy.deepcopy(CLIPPERS.setdefault(name, made(name, tones)))
@@ -498,6 +500,7 @@ def test_a_sequence_is_one_after_the_other():
         (["clipping=skip", "clipping.threshold=nan"], "clipping.threshold must be positive, nan came"),
     ],
 )
+@pytest.mark.quick(5)
 def test_values_that_cannot_be_are_one_line(overrides, says, tones):
     with pytest.raises(ConfigError) as error:
         make(resolved(composed(*tiny(tones, *overrides))), "clipping")

@@ -161,6 +161,7 @@ def assert_it_bit(name: str, task: Task) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 class TestEveryChoice:
+    @pytest.mark.quick(4)
     def test_two_half_batches_are_one(self, name):
         whole = fit(Line(name), batches(12))
         halves = fit(Line(name), [half for b in batches(12) for half in b.split(2)], accumulate_grad_batches=2)
@@ -169,6 +170,7 @@ class TestEveryChoice:
         assert whole.counts == halves.counts and whole.counts["steps"] == 12
         assert_it_bit(name, whole)
 
+    @pytest.mark.quick(4)
     def test_goes_on_inside_an_epoch(self, name, tmp_path):
         items, epochs = batches(5), {"max_epochs": 3}
         whole = fit(Line(name), items, **epochs)
@@ -181,6 +183,7 @@ class TestEveryChoice:
 
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     @pytest.mark.parametrize("at", [0, 4])
+    @pytest.mark.quick(26)
     def test_a_step_that_is_not_finite_has_not_been(self, name, optimizer, at):
         """Weights, moments, decay, the clipper: for kernels that leave it out and those that do not."""
         good = batches(8)
@@ -220,6 +223,7 @@ class TestEveryChoice:
             moved = not torch.equal(value, before[key])
             assert moved == (key.endswith("bias") and task.counts["skipped"] < 6)
 
+    @pytest.mark.quick(4)
     def test_scaled_gradients_are_unscaled_first(self, name):
         """float16 on a CPU: steps that overflow are left out and counted, the scale halves, nothing is remembered."""
 

@@ -62,7 +62,16 @@ QUICK = {
     "encoder/subsampling": ("conv2d4",),
     "frontend": ("kaldi_fbank", "mfcc"),
     "frontend/cmvn": ("speaker",),
+    "batching": ("shards",),
+    "data/normalizer": ("english",),
+    "debug": ("overfit",),
+    "detectors": (),
+    "encoder/filter": ("per_utterance",),
+    "frontend/head": ("stacking",),
+    "gradients": ("none",),
     "landscape": ("copy",),
+    "logger": ("csv",),
+    "through_time": (),
     "lm": ("ngram",),
     "optimizer": ("muon", "sam"),
     "preprocess": ("highpass_loudness", "vad"),
@@ -72,7 +81,7 @@ QUICK = {
 
 
 def marks(group: str, choice: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] if choice not in QUICK.get(group, (choice,)) else []
+    return [pytest.mark.slow] if choice not in QUICK.get(group, choices(group)[:1]) else []
 
 
 # What a choice needs beside itself, by group and choice or by group.
@@ -166,6 +175,7 @@ def decoder_of(decoding: str) -> str:
 
 
 @pytest.mark.parametrize("corpus", choices("data"))
+@pytest.mark.quick(4)
 def test_corpus_gives_three_splits(corpus, tones):
     overrides = [f"data={corpus}"]
     if corpus == "manifest":

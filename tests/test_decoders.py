@@ -210,6 +210,7 @@ class TestBeam:
         return search_of(config, model), model
 
     @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.quick(8)
     def test_never_worse_than_greedy_under_its_own_score(self, decoder, decoding, seed):
         search, model = self.wide(decoder, decoding, seed)
         narrow = search_of(config_of(decoder, f"decoding={decoding}", small_beam(1)), model)
@@ -219,6 +220,7 @@ class TestBeam:
             assert found[0].score >= score - 1e-4
 
     @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.quick(6)
     def test_scores_are_those_of_force_scoring(self, decoder, decoding, seed):
         search, _ = self.wide(decoder, decoding, seed)
         hidden, lens, *_ = examples(decoder, seed=seed)
@@ -306,6 +308,7 @@ class TestFusion:
         assert [found[0].score for found in n_best] == pytest.approx(total, abs=1e-3)
         assert search.force(hidden, lens, best) == pytest.approx(total, abs=1e-3)
 
+    @pytest.mark.quick(2)
     def test_it_changes_what_is_found(self, decoder, decoding):
         config = config_of(decoder, f"decoding={decoding}", small_beam(6))
         hidden, lens, *_ = examples(decoder)

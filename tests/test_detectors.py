@@ -417,6 +417,7 @@ class TestBadInput:
             ("limits.vanishing", -1),
         ],
     )
+    @pytest.mark.quick(3)
     def test_one_line_names_the_key(self, tmp_path, key, value):
         from asr_lab.build import call
         from asr_lab.errors import ConfigError

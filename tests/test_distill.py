@@ -114,6 +114,7 @@ def test_the_teacher_is_no_part_of_the_student(teacher, tones):
 
 
 @pytest.mark.parametrize("decoder", ["ctc", "transformer"])
+@pytest.mark.quick(1)
 def test_a_run_with_a_teacher_trains_and_is_scored_without_it(decoder, teacher, tones, trained):
     if decoder != "ctc":
         teacher, _ = trained("encoder=bilstm", f"decoder={decoder}", "trainer.max_steps=1", name="teacher")
@@ -179,6 +180,7 @@ class TestTeachersThatCannot:
             ("encoder.subsampling.stride=2", "choose the same subsampling"),
         ],
     )
+    @pytest.mark.quick(2)
     def test_fit(self, override, says, teacher, tones):
         with pytest.raises(ConfigError, match=says) as error:
             student_of(teacher, tones, override)

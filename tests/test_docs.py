@@ -83,9 +83,9 @@ AFTER = "after the above"
 
 
 # README shows these commands too; each page begins with a training of its own, or draws many pictures.
-SLOW = """add_a_part align attention augmentation clipping ctc data decoders diagnostics encoders equal_footing
-    evaluate export features formats gradients guide hmm inspect keyword landscapes language_models neural_lm
-    optimizers schedules text transcribe transducer"""
+SLOW = """add_a_part align attention augmentation clipping corpus_stats ctc data decoders diagnostics encoders
+    equal_footing errors evaluate export features formats gradients guide hmm inspect keyword landscapes
+    language_models neural_lm optimizers report schedules text transcribe transducer"""
 SLOW_PAGES = {"README.md", *(f"docs/{name}.md" for name in SLOW.split())}
 
 
@@ -356,6 +356,7 @@ def test_the_command_page_has_every_subcommand():
 
 
 @pytest.mark.parametrize("block", HELP, ids=lambda b: b.title)
+@pytest.mark.quick(8)
 def test_the_command_page_shows_what_help_prints(block):
     env = {**os.environ, "COLUMNS": "80", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(shlex.split(block.title), env=env, capture_output=True, text=True, check=True)

@@ -46,6 +46,7 @@ def shortest(encoder) -> int:
 
 @pytest.mark.parametrize("name", ENCODERS)
 class TestEveryEncoder:
+    @pytest.mark.quick(8)
     def test_shapes_and_lengths(self, name, make_encoder):
         encoder = make_encoder(name)
         first = shortest(encoder)
@@ -56,6 +57,7 @@ class TestEveryEncoder:
         assert torch.equal(out_lens, encoder.output_lengths(lens))
         assert (out_lens >= 1).all()
 
+    @pytest.mark.quick(8)
     def test_no_frame_is_one_line(self, name, make_encoder):
         encoder = make_encoder(name)
         with pytest.raises(ValueError, match="feature frames"):
@@ -152,6 +154,7 @@ class TestEveryEncoder:
             exact = [exact[0] or heard[0] == first, exact[1] or heard[-1] == last]
         assert exact == [True, True]
 
+    @pytest.mark.quick(8)
     def test_memory_grows_as_stated(self, name, make_encoder):
         """Bytes kept for the backward step, at two lengths, on the meta device: nothing is computed."""
         encoder = make_encoder(name).train().to("meta")
@@ -282,6 +285,7 @@ def test_size_is_no_part_of_the_identity_but_what_it_picks_is(tones):
 
 @pytest.mark.parametrize("choice", choices("encoder/subsampling"))
 @pytest.mark.parametrize("padding", ["centred", "causal", "valid"])
+@pytest.mark.quick(8)
 def test_subsampling_lengths_field_and_streaming(choice, padding, make_encoder):
     more = [f"encoder/subsampling={choice}"]
     if choice not in ("stack", "none"):

@@ -309,6 +309,7 @@ BAD = {
     "kind",
     [k if k in ("text", "cut", "no text", "twice", "lie") else pytest.param(k, marks=pytest.mark.slow) for k in BAD],
 )
+@pytest.mark.quick(10)
 def test_bad_input_through_every_importer(format, kind, tmp_path, asr_lab):
     need(format)
     change, says = BAD[kind]
@@ -845,6 +846,7 @@ def test_bad_ones_can_be_left_out(asr_lab, tmp_path):
         (["export", "manifest.jsonl", "kaldi", "full/x/out"], "Not a directory|name another target"),
     ],
 )
+@pytest.mark.quick(3)
 def test_commands_that_cannot_be(argv, says, asr_lab, tmp_path):
     write_tones(tmp_path, (4, 2, 2))
     (tmp_path / "full").mkdir()

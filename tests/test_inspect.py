@@ -332,6 +332,7 @@ def test_the_same_picture_is_the_same_file(tmp_path):
         (["encoder/subsampling=conv2d4", "encoder.subsampling.padding=valid", "--seconds", "0.01"], "conf/encoder: "),
     ],
 )
+@pytest.mark.quick(4)
 def test_mistakes_are_one_line(args, hint, asr_lab, tones, tmp_path):
     for name in ("text", "text.txt"):
         (tmp_path / name).write_text("no sound")

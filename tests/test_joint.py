@@ -256,6 +256,7 @@ def parts_of(model, hidden: Tensor, labels: list[int]) -> tuple[float, float]:
 
 @pytest.mark.parametrize("decoder", ["joint", "joint_lstm"])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.quick(2)
 def test_a_wide_joint_beam_finds_the_best_of_all_sequences(decoder, weight):
     for seed in range(3):
         model, search = small(f"decoding.ctc_weight={weight}", "decoding.beam=40", decoder=decoder, seed=seed)

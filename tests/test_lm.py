@@ -632,6 +632,7 @@ def test_labels_of_a_run(asr_lab, trained, tmp_path):
         (["perplexity", "x.arpa", "empty.txt"], "no text to measure"),
     ],
 )
+@pytest.mark.quick(4)
 def test_mistakes_are_one_line(arguments, says, asr_lab, tmp_path):
     (tmp_path / "text.txt").write_text("a b\n")
     (tmp_path / "empty.txt").write_text("\n")

@@ -85,6 +85,7 @@ class TestCommand:
             (["trainer=ddp", "trainer.devices=2"], "lr-find takes one device"),
         ],
     )
+    @pytest.mark.quick(3)
     def test_mistakes(self, args, says, tmp_path, asr_lab):
         assert says in only_line(asr_lab("lr-find", *args, cwd=tmp_path))
 

@@ -142,6 +142,7 @@ def ignores_size(name: str) -> bool:
 
 @pytest.mark.parametrize("by", ["parameters", pytest.param("macs", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", families("bilstm", "conformer", "quartznet"))
+@pytest.mark.quick(1)
 def test_every_family_is_matched(name, by):
     if ignores_size(name):
         pytest.skip("a preset of one size")

@@ -28,6 +28,7 @@ DERIVED = {"eta", "bits", "success"}
 
 
 @pytest.mark.parametrize("name", choices("optimizer"))
+@pytest.mark.quick(5)
 def test_every_keyword_of_the_yaml_reaches_the_optimizer(name, tones):
     config = resolved(composed(*tiny(tones, f"optimizer={name}")))
     task = build(config).task

@@ -319,6 +319,7 @@ BOWL = {
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.quick(9)
 def test_reaches_the_optimum_of_a_bowl(name):
     """f = sum of a (w - target)^2 / 2 with a from 1 to 8, in a matrix and a vector; the rate falls to 0."""
     matrix, vector = weight(2, 3, value=0.5), weight(3, value=-0.5)

@@ -281,6 +281,7 @@ def unpacked_by_hand(files: dict[str, bytes], folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.quick(3)
 def test_corpus_is_fetched_unpacked_and_described(name, server, tmp_path, monkeypatch):
     config = served(server, name)
     manifest = prepare(config, tmp_path)
@@ -937,6 +938,7 @@ def test_strings_are_made_at_their_first_use(digits, tmp_path, monkeypatch):
     corpus.check_audio()
 
 
+@pytest.mark.slow
 def test_the_command_says_one_line(asr_lab, offline, tmp_path):
     here = {"ASR_LAB_DATA": str(tmp_path / "data")}
     line = only_line(asr_lab("data", "prepare", "an4", cwd=tmp_path, **here))

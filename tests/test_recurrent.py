@@ -276,6 +276,7 @@ class TestReadouts:
     ("choice", "link"),
     [(c, "projection") for c in choices("encoder/readout")] + [("frames", "plain"), ("frames", "residual")],
 )
+@pytest.mark.quick(2)
 def test_every_choice_builds_and_garbage_changes_nothing(choice, link, tones):
     more = ["encoder=bilstm", f"encoder/readout={choice}", f"encoder/connection={link}", "encoder.n_layers=2"]
     more += ["encoder.connection.d_projection=8"] if link == "projection" else []

@@ -312,6 +312,7 @@ def test_a_training_without_end_is_one_line(tones, tmp_path):
         (["schedule=polyak", "schedule.c=0"], "schedule: c is positive"),
     ],
 )
+@pytest.mark.quick(5)
 def test_values_that_cannot_be_are_one_line(overrides, says):
     """Found when the part is made, before there is a corpus."""
     with pytest.raises(ConfigError) as error:

@@ -450,6 +450,7 @@ def test_nothing_but_broken_files_is_an_error(asr_lab, tmp_path):
         ),
     ],
 )
+@pytest.mark.quick(2)
 def test_what_cannot_be_looked_at_is_one_line(asr_lab, tmp_path, args, says):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text("[]\n")

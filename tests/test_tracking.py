@@ -39,6 +39,7 @@ def inspect(file: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.slow
 def test_wandb_online_without_a_service_goes_on_offline(trained, monkeypatch):
     said = []
     monkeypatch.setattr(wandb.log, "warning", lambda message, *args: said.append(message % args))

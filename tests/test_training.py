@@ -28,6 +28,7 @@ def pairs() -> list:
 
 
 @pytest.mark.parametrize(("encoder", "decoder"), pairs())
+@pytest.mark.quick(3)
 def test_one_batch_is_learnt_by_heart(encoder, decoder, tones, tmp_path):
     from .conftest import single_words
 
@@ -93,6 +94,7 @@ def test_resumed_equals_uninterrupted(encoder, trained, tones, tmp_path):
 @pytest.mark.parametrize(
     "changes", [[], ["runtime.n_workers=1", "cache=none"], ["trainer.accumulate_grad_batches=2"]], ids=str
 )
+@pytest.mark.quick(1)
 def test_resumed_within_an_epoch_equals_uninterrupted(changes, trained, tones, tmp_path):
     overrides = ["encoder=bilstm", "augment=specaugment_speed", "trainer.max_epochs=3", *changes]
     whole_run, whole = trained(*overrides, name="whole")

@@ -523,6 +523,7 @@ class TestCommand:
             (["a.wav", "--checkpoint", "beast"], "no checkpoint 'beast'"),
         ],
     )
+    @pytest.mark.quick(5)
     def test_mistakes_are_one_line(self, go, args, line):
         assert line in only_line(go(*args))
 

@@ -332,6 +332,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("lm", [NoFusion(), recalling(0.8)], ids=["alone", "lm"])
     @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.quick(2)
     def test_a_huge_beam_finds_the_best_of_all(self, seed, lm):
         model = decoder(n_labels=2, seed=seed)
         sequences = [list(s) for n in range(5) for s in itertools.product(range(2), repeat=n)]
@@ -466,6 +467,7 @@ def test_streams_from_features_to_labels(encoder, choice):
         (["decoder/transducer_loss=fastemit", "decoder.transducer_loss.weight=-1"], "must not be negative, -1 came"),
     ],
 )
+@pytest.mark.quick(3)
 def test_wrong_values_are_one_line(overrides, says):
     config = resolved(composed("decoder=transducer", *overrides))
     with pytest.raises(ConfigError, match=says) as error:
