@@ -42,7 +42,7 @@ def test_every_group_is_in_the_schema_and_back():
     assert fields == {g.partition("/")[0] for g in GROUPS} - {"debug"} | {"data"}
 
 
-# Every choice of these is held to more than two steps by tests of its own, so a few say enough here.
+# Choices that train with the quick tests; all others do with the slow ones, and most groups have tests of their own.
 QUICK = {
     "augment": ("mixed", "none"),
     "averaging": ("checkpoints",),
@@ -53,8 +53,8 @@ QUICK = {
     "decoder/predictor": ("stateless",),
     "decoder/readout": ("mean",),
     "decoding": ("ctc", "attention_rescoring"),
-    "encoder": ("bilstm", "conformer", "quartznet", "transformer_streaming"),
-    "encoder/attention": ("relative", "additive"),
+    "encoder": ("quartznet", "transformer_streaming"),
+    "encoder/attention": ("additive",),
     "encoder/cell": ("ligru",),
     "encoder/connection": ("residual",),
     "encoder/context": ("chunk",),
@@ -81,7 +81,7 @@ QUICK = {
 
 
 def marks(group: str, choice: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] if choice not in QUICK.get(group, choices(group)[:1]) else []
+    return [pytest.mark.slow] if choice not in QUICK.get(group, ()) else []
 
 
 # What a choice needs beside itself, by group and choice or by group.

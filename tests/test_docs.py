@@ -82,17 +82,8 @@ AFTER = "after the above"
 # The commands
 
 
-# README shows these commands too; each page begins with a training of its own, or draws many pictures.
-SLOW = """add_a_part align attention augmentation clipping corpus_stats ctc data decoders diagnostics encoders
-    equal_footing errors evaluate export features formats gradients guide hmm inspect keyword landscapes
-    language_models neural_lm optimizers report schedules text transcribe transducer"""
-SLOW_PAGES = {"README.md", *(f"docs/{name}.md" for name in SLOW.split())}
-
-
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(p, marks=[pytest.mark.slow] * (p in SLOW_PAGES)) for p in PAGES if runs(p, slow=False)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if runs(p, slow=False)])
 def test_commands_run(page, tmp_path, commands):
     carry_out(page, runs(page, slow=False), tmp_path, commands)
 
