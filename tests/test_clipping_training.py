@@ -257,6 +257,7 @@ def test_too_many_in_a_row_end_the_run(optimizer):
         fit(task, [good] + [bad] * 5)
     assert "\n" not in str(error.value)
     assert all(p.isfinite().all() for p in task.parameters())
+    assert error.value.__cause__ is not error.value  # who walks the causes comes to an end
 
 
 def test_an_explosion_that_no_look_saw_is_seen_at_the_end(monkeypatch):

@@ -231,7 +231,10 @@ class Task(LightningModule):
         try:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         except (RuntimeError, ValueError) as error:
-            raise refusal(error, self.named_parameters(), optimizer.optimizer) from error
+            refused = refusal(error, self.named_parameters(), optimizer.optimizer)
+            if refused is None:
+                raise
+            raise refused from error
         self.averaging.update(self.trainer.global_step + 1)  # it is counted after this hook
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

@@ -40,11 +40,13 @@ def averages(optimizer: torch.optim.Optimizer) -> bool:
     return getattr(optimizer, "averages", hasattr(optimizer, "eval"))
 
 
-def refusal(error: Exception, parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer) -> Exception:
-    """A step's error, in words for people where it is about sparse gradients."""
+def refusal(
+    error: Exception, parameters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer
+) -> ConfigError | None:
+    """A step's error in words for people where it is about sparse gradients, else None."""
     sparse = [name for name, p in parameters if p.grad is not None and p.grad.is_sparse]
     if not sparse or isinstance(error, AsrLabError):
-        return error
+        return None
     return ConfigError(
         f"conf/optimizer: {type(optimizer).__name__} takes no sparse gradients, as {sparse[0]} has them; choose "
         "optimizer=adagrad, or a layer without sparse=True"
