@@ -736,3 +736,12 @@ def test_numbers_are_written_for_people():
     assert span(Spread(300, 240, 360), seconds) == "4.0 – 6.0 min"
     assert span(Spread(90, 60, 150), seconds) == "60 s – 2.5 min"
     assert span(Spread(1, 1, 1), short) == ""
+
+
+def test_a_cell_that_waits_is_no_damaged_one(tmp_path):
+    cells = {f"c{seed}": {"encoder": "gru", "seed": seed} for seed in (1, 2)}
+    write_plan(tmp_path, cells)
+    write_cell(tmp_path / "c1", cells["c1"], 0.2)
+    write_cell(tmp_path / "c2", cells["c2"], 0.2, status="planned", metrics={})
+    assert [c.status for c in collect(tmp_path).cells] == ["done", "planned"]
+    assert "damaged" not in render(tmp_path)["md"].read_text()
