@@ -1,6 +1,7 @@
 """What training promises: it can learn by heart, repeat itself, be interrupted, and tell the truth about its score."""
 
 import json
+import multiprocessing
 import os
 import signal
 
@@ -125,28 +126,40 @@ def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed
 
 
 def interrupted_at(folder, step: int) -> int:
-    """Exit status of a cell's process that gets SIGTERM at a step (a child of this process: no imports to wait for)."""
-    pid = os.fork()
-    if pid == 0:
-        from asr_lab.base_task import Task
-        from asr_lab.train import main
+    """Exit status of a cell's process that gets SIGTERM at a step.
 
-        real = Task.training_step
+    A child of a process that has imported everything and trained nothing: no imports to wait for, and none of the
+    threads that a backward pass may have left here, with which a child could not train.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["asr_lab.train", "asr_lab.build", "pytorch_lightning"])
+    child = context.Process(target=_interrupted, args=(str(folder), step))
+    child.start()
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
 
-        def training_step(self, batch, batch_idx):
-            if self.trainer.global_step == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return real(self, batch, batch_idx)
 
-        Task.training_step = training_step
-        code = 1
-        try:
-            code = main(str(folder))
-        except SystemExit as stop:
-            code = stop.code
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def _interrupted(folder: str, step: int) -> None:
+    from asr_lab.base_task import Task
+    from asr_lab.train import main
+
+    torch.set_num_threads(1)
+    real = Task.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, batch_idx)
+
+    Task.training_step = training_step
+    code = 1
+    try:
+        code = main(folder)
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        os._exit(code)
 
 
 def test_score_equals_a_fresh_evaluation(trained):
