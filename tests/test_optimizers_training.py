@@ -185,7 +185,7 @@ def _two_losses(rank: int, folder: str, world: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_with_losses_of_their_own_stay_together(tmp_path):
-    torch.multiprocessing.start_processes(_two_losses, (str(tmp_path), 2), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(_two_losses, (str(tmp_path), 2), nprocs=2, start_method="spawn")
     _two_losses(0, str(tmp_path), 1)
     one, a, b = (torch.load(tmp_path / f"{name}.pt") for name in ("1.0", "2.0", "2.1"))
     for alone, first, second in zip(one, a, b, strict=True):
