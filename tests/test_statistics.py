@@ -21,6 +21,16 @@ def test_taken_back_only_where_the_step_is_gone():
         assert same == [gone, gone]
 
 
+def test_of_several_passes_the_first_counts():
+    norm = nn.BatchNorm1d(3)
+    statistics, before = RunningStatistics(norm), norm.running_mean.clone()
+    for batch in (torch.full((4, 3), torch.nan), torch.randn(4, 3)):
+        statistics.keep()
+        norm(batch)
+    statistics.take_back(torch.tensor(True))
+    assert torch.equal(norm.running_mean, before)
+
+
 class Normed(Line):
     def __init__(self, *args):
         super().__init__(*args)

@@ -77,7 +77,7 @@ class Task(LightningModule):
     # One step for three stages
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if self.statistics is not None and batch_idx % self.trainer.accumulate_grad_batches == 0:
+        if self.statistics is not None:
             self.statistics.keep()
         loss = self.step(batch, "train")
         n_before = batch_idx % self.trainer.accumulate_grad_batches  # batches of the same optimizer step

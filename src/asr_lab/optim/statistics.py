@@ -15,10 +15,13 @@ class RunningStatistics:
         self.before: list[Tensor] = []
 
     def keep(self) -> None:
-        self.before = [x.clone() for x in self.now]
+        """Before each forward pass; only the first of a step counts (accumulated batches, two closures)."""
+        if not self.before:
+            self.before = [x.clone() for x in self.now]
 
     def take_back(self, gone: Tensor) -> None:
-        """() bool: whether; no device waits for the answer"""
+        """The step is over. () bool: whether it is left out; no device waits for the answer"""
         with torch.no_grad():
             for now, before in zip(self.now, self.before, strict=False):
                 now.copy_(torch.where(gone, before, now))
+        self.before = []

@@ -21,7 +21,7 @@ from asr_lab.report import curves, gap, perplexity
 from asr_lab.report.collect import GAP, PERPLEXITY, Cell, collect
 from asr_lab.report.configurations import Configuration, cell_rate
 from asr_lab.report.formats import HEADINGS, between, level, percent, seconds, short, span
-from asr_lab.report.responses import Response, responses
+from asr_lab.report.responses import response_chart, responses
 from asr_lab.report.stats import error_rate
 from asr_lab.report.summary import Summary, summarise
 from asr_lab.report.svg import MAX_LINES, interval_chart, line_chart, style
@@ -154,24 +154,13 @@ def _context(summary: Summary) -> dict:
             f"Test {rate} of {len(rows)} configurations with {level(summary.level)} intervals",
         ),
         "curves": [line_chart(some, f"Validation {rate} against {x}", x, f"val {rate} %") for x, some in lines.items()],
-        "responses": [_response_chart(r, rate) for r in responses(rows, summary.swept)],
+        "responses": [response_chart(r, rate) for r in responses(rows, summary.swept)],
         "undrawn": max(0, len(rows) - MAX_LINES),
         "worst": _worst(summary.best_cell, score),
         "confusions": _confusions(summary.best, score),
         "environment": _environment([c for r in rows for c in r.done]),
         "version": __version__,
     }
-
-
-def _response_chart(response: Response, rate: str) -> Markup:
-    """The curves, and under them the share of clipped steps on an axis of its own."""
-    where = f" ({response.facet})" if response.facet else ""
-    title = f"Test {rate} against {response.key}{where}"
-    chart = line_chart(response.lines, title, response.key, f"test {rate} %{where}", log=response.log)
-    if response.clipped:
-        title = f"Steps clipped against {response.key}{where}"
-        chart += line_chart(response.clipped, title, response.key, f"steps clipped %{where}", log=response.log)
-    return Markup("<div>{}</div>").format(chart)
 
 
 _CURVES = {"epoch": curves.by_epoch, "seconds of training": curves.by_seconds}

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from markupsafe import Markup
+
 from asr_lab.report.configurations import Configuration
-from asr_lab.report.svg import Line
+from asr_lab.report.svg import Line, line_chart
 
 LEAST = 3  # values that make a curve
 
@@ -78,3 +80,14 @@ def _number(row: Configuration, key: str) -> float:
 
 def _label(row: Configuration, keys: Sequence[str]) -> str:
     return " · ".join(row.factors[k] for k in keys)
+
+
+def response_chart(response: Response, rate: str) -> Markup:
+    """The curves, and under them the share of clipped steps on an axis of its own."""
+    where = f" ({response.facet})" if response.facet else ""
+    title = f"Test {rate} against {response.key}{where}"
+    chart = line_chart(response.lines, title, response.key, f"test {rate} %{where}", log=response.log)
+    if response.clipped:
+        title = f"Steps clipped against {response.key}{where}"
+        chart += line_chart(response.clipped, title, response.key, f"steps clipped %{where}", log=response.log)
+    return Markup("<div>{}</div>").format(chart)
