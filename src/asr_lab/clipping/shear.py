@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr_lab.clipping import global_norm, gradients, in_a_row
+from asr_lab.clipping import global_norm, in_a_row
 from asr_lab.types import ClipReport
 
 
@@ -29,6 +29,15 @@ def limit_of_share(row: Tensor, keep: float, sample: int) -> Tensor:
     some = row[:: max(1, len(row) // sample)].abs()
     n_kept = max(1, round(keep * len(some)))
     return some.kthvalue(len(some) - n_kept + 1).values
+
+
+def not_zero(row: Tensor) -> Tensor:
+    """() is any of the (N,) elements not 0?"""
+    if row.device.type == "cpu":  # it may be asked; the first few mostly tell
+        some = row[:1000].norm() > 0
+        if some:
+            return some
+    return torch.linalg.vector_norm(row) > 0
 
 
 class ShearClipping:
@@ -55,26 +64,26 @@ class ShearClipping:
 
     def __call__(self, parameters: Iterable[Tensor]) -> ClipReport:
         moving = [p for p in parameters if p.requires_grad]
-        if any(p.grad is not None and p.grad.is_sparse for p in moving):
+        there = [i for i, p in enumerate(moving) if p.grad is not None]
+        grads: list[Tensor] = [moving[i].grad for i in there]  # pyright: ignore[reportAssignmentType]
+        if any(g.is_sparse for g in grads):
             raise ValueError("clipping=shear does not work with sparse gradients; choose clipping=norm")
-        grads = gradients(moving)
         if not any(g.numel() for g in grads):
             zero = global_norm(grads)
             return ClipReport(zero, zero, zero > 0)
         row = in_a_row(grads)
         before = torch.linalg.vector_norm(row)
-        there = [i for i, p in enumerate(moving) if p.grad is not None]
         kept = self._kept_of(moving, there) if self.error_feedback else None
         if kept is not None:
             row += kept
         limit = self.threshold if self.keep is None else limit_of_share(row, self.keep, self.sample)
         large = shear(row, limit)  # pyright: ignore[reportArgumentType]
-        parts = large.split([g.numel() for g in grads])
+        parts = torch._utils._unflatten_dense_tensors(large, grads)  # pyright: ignore[reportAttributeAccessIssue]
         for i, part, g in zip(there, parts, grads, strict=True):
-            moving[i].grad = part.view_as(g).to(g.dtype)  # no copy
+            moving[i].grad = part if part.dtype == g.dtype else part.to(g.dtype)  # no copy
         if kept is not None:
             self._keep(row, before.isfinite())
-        return ClipReport(before, torch.linalg.vector_norm(large), torch.linalg.vector_norm(row) > 0)
+        return ClipReport(before, torch.linalg.vector_norm(large), not_zero(row))
 
     def _kept_of(self, parameters: list[Tensor], there: list[int]) -> Tensor:
         """(N,) what is kept of those that have a gradient now"""
