@@ -41,8 +41,13 @@ SCORES = {"lm": "ppl", "toy": "gap"}
 
 def fingerprint(config: dict[str, Any]) -> str:
     """16 hex digits over the resolved configuration without the keys that cannot change a number."""
-    numbered = {k: v for k, v in flatten(config).items() if not _is_under(k, UNNUMBERED)}
+    numbered = {k: v for k, v in flatten(config).items() if is_numbered(k)}
     return hashlib.sha256(json.dumps(numbered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_numbered(key: str) -> bool:
+    """Whether a dotted key can change a number."""
+    return not _is_under(key, UNNUMBERED)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

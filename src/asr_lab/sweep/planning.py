@@ -1,0 +1,192 @@
+"""From cells to resolved configurations, many at once: what each axis changes is composed once and laid over a base.
+
+Composing one configuration with Hydra takes a fraction of a second, too long for a grid of 100,000. Two axes that do
+not meddle with each other can be composed apart: the configuration of a cell is the base with the changes of both. Axes
+meddle when one changes a key that the other changes or that its choices interpolate (`${...}`); those are composed
+together. Some cells are composed in full as well, and must come out the same.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from asr_lab.run import flatten
+from asr_lab.sweep.algebra import Cell
+from asr_lab.sweep.identity import Identity
+from asr_lab.sweep.references import ANY, references
+
+PROBES = 12
+
+
+class Change(NamedTuple):
+    """What one choice on some axes does to the base: flat keys."""
+
+    gone: frozenset[str]
+    values: dict[str, Any]
+    choices: dict[str, str]  # of config groups
+
+    def over(self, flat: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in flat.items() if k not in self.gone} | self.values
+
+
+class Composed(NamedTuple):
+    """One full composition."""
+
+    flat: dict[str, Any]
+    choices: dict[str, str]
+    refers: dict[str, frozenset[str]]  # `references` of it
+
+    def refers_within(self, groups: set[str]) -> set[str]:
+        """Keys that are named by interpolations in top-level groups"""
+        return {name for key, names in self.refers.items() if key.partition(".")[0] in groups for name in names}
+
+
+Compose = Callable[[list[str]], Composed]
+
+
+def compose_with(load: Callable[[list[str]], DictConfig], resolve: Callable[[DictConfig], dict[str, Any]]) -> Compose:
+    """`load`: Hydra's composition with overrides; `resolve`: to plain values"""
+
+    def compose(overrides: list[str]) -> Composed:
+        cfg = load(overrides)
+        choices = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
+        own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+        return Composed(flatten(resolve(cfg)), choices, references(own))
+
+    return compose
+
+
+class Planner:
+    """Resolved configurations of cells over one base."""
+
+    def __init__(self, compose: Compose, cells: Sequence[Cell], groups: Iterable[str], write: Callable[[Any], str]):
+        """`groups`: names of config groups; `write`: a value in Hydra's override grammar."""
+        self.compose, self.cells, self.groups, self.write = compose, cells, set(groups), write
+        self.base = compose([])
+        self._composed: dict[tuple, Change] = {}
+        self.classes = self._classes()
+
+    def changes(self, cell: Cell) -> list[Change]:
+        """Those of a cell, in the order in which they are laid over the base."""
+        return [self._change(axes, cell) for axes in self.classes if any(a in cell for a in axes)]
+
+    def flat(self, cell: Cell) -> dict[str, Any]:
+        """The cell's resolved configuration, dotted keys"""
+        flat = self.base.flat
+        for change in self.changes(cell):
+            flat = change.over(flat)
+        return flat
+
+    def choices(self, cell: Cell) -> dict[str, str]:
+        chosen = dict(self.base.choices)
+        for change in self.changes(cell):
+            chosen |= change.choices
+        return chosen
+
+    def overrides(self, cell: Cell) -> list[str]:
+        return [f"{axis}={self.write(value)}" for axis, value in cell.items()]
+
+    def wrong(self) -> Cell | None:
+        """A cell that comes out differently when it is composed in full, among a few of them; None as it should be."""
+        chosen = random.Random(0).sample(range(len(self.cells)), min(PROBES, len(self.cells)))
+        for i in sorted({0, len(self.cells) - 1, *chosen}):
+            if self.compose(self.overrides(self.cells[i])).flat != self.flat(self.cells[i]):
+                return self.cells[i]
+        return None
+
+    def identities(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """(fingerprint, choices of groups) of each cell"""
+        identity = Identity(self.base.flat)
+        for cell in self.cells:
+            changes = self.changes(cell)
+            yield identity.of(changes), {k: v for change in changes for k, v in change.choices.items()}
+
+    def _change(self, axes: tuple[str, ...], cell: Cell) -> Change:
+        part = {a: cell[a] for a in axes if a in cell}
+        key = (axes, repr(part))
+        if key not in self._composed:
+            self._composed[key] = self._simple(part) or self._difference(self.compose(self.overrides(part)))
+        return self._composed[key]
+
+    def _simple(self, part: Cell) -> Change | None:
+        """A number that nobody refers to needs no composition."""
+        [(axis, value), *more] = part.items()
+        plain = isinstance(value, int | float | bool) and isinstance(self.base.flat.get(axis), int | float | bool)
+        if more or not plain or self._meddles(axis, self.base) or type(value) is not type(self.base.flat[axis]):
+            return None
+        return Change(frozenset(), {axis: value}, {})
+
+    def _difference(self, other: Composed) -> Change:
+        base = self.base
+        values = {k: v for k, v in other.flat.items() if k not in base.flat or not _same(base.flat[k], v)}
+        choices = {k: v for k, v in other.choices.items() if base.choices.get(k) != v}
+        return Change(frozenset(base.flat.keys() - other.flat.keys()), values, choices)
+
+    def _meddles(self, axis: str, composed: Composed) -> bool:
+        """Whether an interpolation of a composition names the axis, or something in or around it."""
+        key = axis.replace("/", ".")
+        return any(_names(names, key) for names in composed.refers.values())
+
+    def _classes(self) -> list[tuple[str, ...]]:
+        """Axes that are composed together; groups before the values inside them."""
+        axes = list(dict.fromkeys(a for cell in self.cells for a in cell))
+        parent = {a: a for a in axes}
+
+        def root(a: str) -> str:
+            while parent[a] != a:
+                a = parent[a]
+            return a
+
+        touched = {a: self._touched(a) for a in axes}
+        for a, b in itertools.combinations(axes, 2):
+            if self._together(a, b, touched):
+                parent[root(b)] = root(a)
+        classes: dict[str, list[str]] = {}
+        for a in axes:
+            classes.setdefault(root(a), []).append(a)
+        return sorted(map(tuple, classes.values()), key=lambda c: not any(a in self.groups for a in c))
+
+    def _touched(self, axis: str) -> tuple[set[str], set[str]]:
+        """(keys that any of its values changes, keys that its choices refer to)"""
+        if axis not in self.groups:
+            return {axis}, {name for names in self.base.refers.values() for name in names}
+        changed: set[str] = set()
+        refers: set[str] = set()
+        for value in {repr(c[axis]): c[axis] for c in self.cells if axis in c}.values():
+            composed = self.compose([f"{axis}={self.write(value)}"])
+            self._composed[((axis,), repr({axis: value}))] = change = self._difference(composed)
+            changed |= change.gone | change.values.keys()
+            top = {k.partition(".")[0] for k in changed} | {axis.partition("/")[0]}
+            refers |= composed.refers_within(top) | self.base.refers_within(top)
+        return changed, refers
+
+    def _together(self, a: str, b: str, touched: dict[str, tuple[set[str], set[str]]]) -> bool:
+        (changed_a, refers_a), (changed_b, refers_b) = touched[a], touched[b]
+        a_group, b_group = a in self.groups, b in self.groups
+        if a_group != b_group:  # a value inside a group: laid over it, if every choice and the base have it
+            group, value = (a, b) if a_group else (b, a)
+            refers = refers_a if a_group else refers_b
+            inside = value.startswith(group + ".")
+            absent = inside and value not in self.base.flat
+            return absent or _names(refers, value)
+        if not a_group:
+            return _names(refers_a, a) and _names(refers_a, b)
+        crossing = changed_a & changed_b
+        return (
+            bool(crossing) or any(_names(refers_b, k) for k in changed_a) or any(_names(refers_a, k) for k in changed_b)
+        )
+
+
+def _overlap(key: str, other: str) -> bool:
+    return key == other or key.startswith(other + ".") or other.startswith(key + ".")
+
+
+def _names(refers: Iterable[str], key: str) -> bool:
+    return any(r == ANY or _overlap(key, r) for r in refers)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and a == b
