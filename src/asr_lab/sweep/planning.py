@@ -26,7 +26,7 @@ class Change(NamedTuple):
 
     gone: frozenset[str]
     values: dict[str, Any]
-    choices: dict[str, str]  # of config groups
+    choices: dict[str, str | None]  # of config groups; None: there is none any more
 
     def over(self, flat: dict[str, Any]) -> dict[str, Any]:
         return {k: v for k, v in flat.items() if k not in self.gone} | self.values
@@ -52,7 +52,7 @@ def compose_with(load: Callable[[list[str]], DictConfig], resolve: Callable[[Dic
 
     def compose(overrides: list[str]) -> Composed:
         cfg = load(overrides)
-        choices = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items()}
+        choices = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items() if v is not None}
         own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
         return Composed(flatten(resolve(cfg)), choices, references(own))
 
@@ -81,10 +81,10 @@ class Planner:
         return flat
 
     def choices(self, cell: Cell) -> dict[str, str]:
-        chosen = dict(self.base.choices)
+        chosen: dict[str, str | None] = dict(self.base.choices)
         for change in self.changes(cell):
             chosen |= change.choices
-        return chosen
+        return {k: v for k, v in chosen.items() if v is not None}
 
     def overrides(self, cell: Cell) -> list[str]:
         return [f"{axis}={self.write(value)}" for axis, value in cell.items()]
@@ -97,12 +97,10 @@ class Planner:
                 return self.cells[i]
         return None
 
-    def identities(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """(fingerprint, choices of groups) of each cell"""
+    def fingerprints(self) -> Iterator[str]:
+        """That of each cell"""
         identity = Identity(self.base.flat)
-        for cell in self.cells:
-            changes = self.changes(cell)
-            yield identity.of(changes), {k: v for change in changes for k, v in change.choices.items()}
+        return (identity.of(self.changes(cell)) for cell in self.cells)
 
     def _change(self, axes: tuple[str, ...], cell: Cell) -> Change:
         part = {a: cell[a] for a in axes if a in cell}
@@ -122,7 +120,8 @@ class Planner:
     def _difference(self, other: Composed) -> Change:
         base = self.base
         values = {k: v for k, v in other.flat.items() if k not in base.flat or not _same(base.flat[k], v)}
-        choices = {k: v for k, v in other.choices.items() if base.choices.get(k) != v}
+        choices: dict[str, str | None] = dict.fromkeys(base.choices.keys() - other.choices.keys())
+        choices |= {k: v for k, v in other.choices.items() if base.choices.get(k) != v}
         return Change(frozenset(base.flat.keys() - other.flat.keys()), values, choices)
 
     def _meddles(self, axis: str, composed: Composed) -> bool:

@@ -8,7 +8,7 @@ from omegaconf import Container, DictConfig, ListConfig
 _NAMED = re.compile(r"\$\{\s*([.\w]+(?:[.\w\[\]-]*))\s*\}")
 _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 # What our own resolvers read beside their arguments; anything may hang on another's.
-_READS = {"by_size": "size", "fingerprint_of": ""}
+_READS = {"by_size": "size", "fingerprint_of": "", "oc.env": ""}
 ANY = "*"
 
 
