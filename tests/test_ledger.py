@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asr_lab.errors import DiskFullError, RunError
-from asr_lab.sweep.ledger import FOLDER, Ledger, last_events, read_events
+from asr_lab.ledger import FOLDER, Ledger, last_events, read_events
 
 
 def test_what_is_appended_is_read_in_order(tmp_path):

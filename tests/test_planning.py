@@ -8,9 +8,8 @@ from asr_lab.paths import conf_dir
 from asr_lab.run import fingerprint, flatten
 from asr_lab.sweep.algebra import cells
 from asr_lab.sweep.cell import resolved
-from asr_lab.sweep.grid import _value
 from asr_lab.sweep.identity import Identity
-from asr_lab.sweep.planning import Change, Planner, compose_with
+from asr_lab.sweep.planning import Change, Planner, compose_with, overrides
 from asr_lab.sweep.references import ANY, references
 
 GROUPS = {str(p.parent.relative_to(conf_dir())) for p in conf_dir().rglob("*.yaml")}
@@ -55,7 +54,7 @@ def load():
 
 
 def planner(load, grid) -> Planner:
-    return Planner(compose_with(load, resolved), cells(grid), GROUPS, _value)
+    return Planner(compose_with(load, resolved), cells(grid), GROUPS)
 
 
 class TestPlanner:
@@ -80,7 +79,7 @@ class TestPlanner:
         plan = planner(load, grid)
         assert [set(c) for c in plan.classes if len(c) > 1] == together
         for cell, found in zip(plan.cells, plan.fingerprints(), strict=True):
-            full = load(plan.overrides(cell))
+            full = load(overrides(cell))
             config = resolved(full)
             assert plan.flat(cell) == flatten(config) and found == fingerprint(config)
             assert plan.choices(cell) == {k: v for k, v in full.hydra.runtime.choices.items() if v is not None}

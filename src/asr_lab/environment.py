@@ -1,8 +1,10 @@
 """What a result was made with: versions, machine, code."""
 
+import hashlib
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,21 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     status = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+# What cannot change a number of a run.
+_ELSEWHERE = ("cli", "report", "sweep", "tracking", "ledger.py", "hold.py")
+
+
+@cache
+def code_digest() -> str:
+    """12 hex digits over the sources of this package that can change a number."""
+    here = Path(__file__).resolve().parent
+    files = sorted(p for p in here.rglob("*.py") if p.relative_to(here).parts[0] not in _ELSEWHERE)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def peak_memory_mb(reset: bool = False) -> float:

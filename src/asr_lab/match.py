@@ -63,9 +63,9 @@ def matched(config: dict[str, Any], encoder_of: Callable[[dict[str, int]], dict[
     return config
 
 
-def describe(config: dict[str, Any]) -> str:
-    """`d_model 208, n_layers 4`: the sizes of an encoder."""
-    return ", ".join(f"{k} {config['encoder'][k]}" for k in (*WIDTHS, "n_layers") if k in config["encoder"])
+def describe(encoder: dict[str, Any]) -> str:
+    """`d_model 208, n_layers 4`: the sizes in an encoder's configuration."""
+    return ", ".join(f"{k} {encoder[k]}" for k in (*WIDTHS, "n_layers") if k in encoder)
 
 
 @dataclass

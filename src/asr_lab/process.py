@@ -3,8 +3,6 @@
 import ctypes
 import logging
 import os
-import signal
-import sys
 import warnings
 
 from asr_lab.errors import AsrLabError
@@ -33,11 +31,6 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_top_pad, 64 << 20)
     except (OSError, AttributeError):
         pass
-
-
-def end_on_sigterm() -> None:
-    """SIGTERM (a scheduler, a person) ends this process with status 143 and its run as `interrupted`."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def is_main_process() -> bool:

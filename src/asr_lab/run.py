@@ -1,11 +1,8 @@
 """A run's identity and files: fingerprint, frozen configuration, result, "is it done already?"."""
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import yaml
 
 from asr_lab.errors import RunError, nearest
 from asr_lab.files import write_json, write_text
+from asr_lab.hold import hold
 
 # Keys that cannot change a number: where things are, who watches, how many processes load data.
 UNNUMBERED = (
@@ -43,6 +41,18 @@ def fingerprint(config: dict[str, Any]) -> str:
     """16 hex digits over the resolved configuration without the keys that cannot change a number."""
     numbered = {k: v for k, v in flatten(config).items() if is_numbered(k)}
     return hashlib.sha256(json.dumps(numbered, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """`flatten` undone, where no key has a dot of its own"""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return nested
 
 
 def is_numbered(key: str) -> bool:
@@ -125,12 +135,18 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """What result.json holds now; None when there is none."""
+        return self.result_in(self.folder)
+
+    @staticmethod
+    def result_in(folder: Path) -> dict[str, Any] | None:
+        """result.json of a run's folder; None when there is none."""
+        path = folder / "result.json"
         try:
-            return json.loads(self.result_file.read_text())
+            return json.loads(path.read_text())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.result_file}: cannot be read ({error}); move it away, then run again") from None
+            raise RunError(f"{path}: cannot be read ({error}); move it away, then run again") from None
 
     def is_done(self) -> bool:
         result = self.result()
@@ -172,25 +188,13 @@ class Run:
         write_json(self.result_file, result)
         return result
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the run: two processes never train the same cell.
 
         Raises:
-            RunError: another process holds it.
+            BusyError: another process holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "a+") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                f.seek(0)
-                raise RunError(f"{self.folder}: is being trained by another process ({f.read().strip()})") from None
-            f.seek(0)
-            f.truncate()
-            f.write(f"pid {os.getpid()} on {os.uname().nodename}\n")
-            f.flush()
-            yield
+        return hold(self.folder)
 
     def _difference(self) -> str:
         """The first keys in which the frozen configuration differs from ours."""

@@ -58,7 +58,7 @@ class Config:
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
     match: Match = field(default_factory=Match)
-    grid: dict[str, list[Any]] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -82,7 +82,7 @@ class LmConfig:
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
-    grid: dict[str, list[Any]] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,7 +103,7 @@ class ToyConfig:
     trainer: Any = MISSING
     logger: Any = MISSING
     runtime: Runtime = field(default_factory=Runtime)
-    grid: dict[str, list[Any]] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
 
 
 def register() -> None:

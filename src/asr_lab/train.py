@@ -7,13 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from asr_lab.environment import environment, git_state, peak_memory_mb
+from asr_lab import ledger
+from asr_lab.environment import code_digest, environment, git_state, peak_memory_mb
 from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, is_disk_full
 from asr_lab.files import write_jsonl, write_text
-from asr_lab.process import end_on_sigterm, is_main_process, keep_freed_memory, n_threads, quieten
+from asr_lab.hold import BusyError
+from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten
 from asr_lab.run import Run, now
 
 log = logging.getLogger(__name__)
+
+BUSY = 3  # exit status
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -33,16 +37,19 @@ def train(run: Run) -> dict[str, Any]:
             log.info("%s: done already, nothing to do", run.folder)
             return result
         start = time.monotonic()
-        run.write_result(status="running", reason=None, started=now(), git=git_state())
+        tell = ledger.of_run(run.folder)
+        run.write_result(status="running", reason=None, started=now(), git=git_state(), code=code_digest())
+        tell("running")
         try:
-            return _train(run, start)
+            result = _train(run, start)
         except BaseException as error:
             error = _disk_full(error, run)
-            status = "exploded" if isinstance(error, ExplodedError) else "failed"
-            if not isinstance(error, Exception):  # KeyboardInterrupt, SystemExit, a signal
-                status = "interrupted"
-            _try_to_write(run, status=status, reason=_reason(error), finished=now())
+            status, reason = _status(error), _reason(error)
+            _try_to_write(run, status=status, reason=reason, finished=now())
+            tell(status, reason)
             raise error
+        tell("done", score=result["metrics"].get(f"test/{run.score}"), seconds=result["seconds"]["total"])
+        return result
 
 
 def _train(run: Run, start: float) -> dict[str, Any]:
@@ -165,7 +172,9 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     from asr_lab.callbacks.averaging import KeptCheckpoints
     from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
     from asr_lab.callbacks.lines import EpochLines
+    from asr_lab.callbacks.progress import Progress
     from asr_lab.callbacks.seeding import StepSeeds
+    from asr_lab.callbacks.stopping import StopBetweenSteps
 
     # Two of them: Lightning's own `save_last` only follows when the best one moves.
     shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
@@ -179,6 +188,7 @@ def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any
     callbacks = [StepSeeds(run.config["seed"]), meter, recorder, watch, best, *([kept] if kept else []), last, often]
     if "through_time" in run.config:  # speech alone has the group
         callbacks.append(call(run.config, "through_time", folder=run.folder))
+    callbacks += [Progress(run.folder, run.score), StopBetweenSteps(run.last_checkpoint)]
     if is_quiet(run.config):
         callbacks.append(EpochLines(run.score))
     else:
@@ -213,6 +223,14 @@ def is_quiet(config: dict[str, Any]) -> bool:
     return config["runtime"]["quiet"] or not sys.stderr.isatty()
 
 
+def _status(error: BaseException) -> str:
+    if isinstance(error, ExplodedError):
+        return "exploded"
+    # Ctrl-C, a signal or a full disk are nothing that the run has done: it goes on another time.
+    from_outside = not isinstance(error, Exception) or isinstance(error, DiskFullError)
+    return "preempted" if from_outside else "failed"
+
+
 def _disk_full(error: BaseException, run: Run) -> BaseException:
     if is_disk_full(error) and not isinstance(error, DiskFullError):
         full = DiskFullError(f"{run.folder}: no space left while writing; free some, then run again to go on")
@@ -235,14 +253,17 @@ def _try_to_write(run: Run, **changes: Any) -> None:
 
 
 def main(folder: str) -> int:
-    """Exit status of one cell's process: 0 done, 2 for what a person can mend, 1 for anything else."""
+    """Exit status of one cell's process: 0 done, 2 for what a person can mend, 3 held by another process, 128 + a
+    signal's number, 1 for anything else."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    end_on_sigterm()
+    from asr_lab.callbacks.stopping import stop_on_signals
+
+    stop_on_signals()
     try:
         train(Run.open(Path(folder)))
     except AsrLabError as error:
         print(f"asr-lab: {error}", file=sys.stderr)
-        return 2
+        return BUSY if isinstance(error, BusyError) else 2
     return 0
 
 

@@ -91,10 +91,10 @@ def _run(cfg) -> float | None:
     hydra_cfg: Any = HydraConfig.get()
     run = frozen(cfg, hydra_cfg, Path(hydra_cfg.runtime.output_dir))
     if cfg.trainer.devices == 1 or run.is_done():
-        from asr_lab.process import end_on_sigterm
+        from asr_lab.callbacks.stopping import stop_on_signals
         from asr_lab.train import train as train_here
 
-        end_on_sigterm()
+        stop_on_signals()
         result = train_here(run)
     else:
         # Several devices: ranks start again from the frozen configuration, never through this command line.

@@ -31,7 +31,7 @@ METRICS = "metrics.jsonl"
 SCORES = ("wer", "cer")
 PERPLEXITY = "ppl"  # the score of language models
 GAP = "gap"  # the score of toy landscapes
-STATUSES = ("planned", "running", "done", "failed", "interrupted", "exploded")
+STATUSES = ("planned", "running", "done", "failed", "preempted", "cancelled", "exploded", "interrupted")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One point of a grid: a composed Hydra configuration becomes a frozen run."""
 
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +44,44 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def factors(hydra: DictConfig, config: dict[str, Any]) -> dict[str, Any]:
-    """What was chosen: the choice of every group, every overridden value that can change a number, and the seed."""
-    choices = {k: v for k, v in hydra.runtime.choices.items() if str(k).partition("/")[0] in config}
-    chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(str(k))}
-    groups = {str(k).partition("@")[0] for k in choices}
-    for key in _overridden(hydra):
+    """`factors_of` a composed configuration"""
+    return factors_of(hydra.runtime.choices, hydra.overrides.task, config, lambda key: _lookup(config, key))
+
+
+def factors_of(
+    choices: Mapping[Any, Any], overrides: Iterable[Any], tops: Container[str], look: Callable[[str], Any]
+) -> dict[str, Any]:
+    """What was chosen: the choice of every group, every overridden value that can change a number, and the seed.
+
+    `tops` are the first parts of the configuration's keys; `look` gives the value of a dotted key, None if there is
+    none.
+    """
+    choices = {str(k): v for k, v in choices.items() if str(k).partition("/")[0] in tops}
+    chosen: dict[str, Any] = {k: v for k, v in choices.items() if not _unnumbered(k)}
+    groups = {k.partition("@")[0] for k in choices}
+    for key in map(key_of, overrides):
         if key not in groups and not _unnumbered(key):
-            chosen[key] = _lookup(config, key)
-    if config.get("match", NO_MATCH) != NO_MATCH:
+            chosen[key] = look(key)
+    if look("match.by") not in (None, "none"):
         from asr_lab.match import describe
 
-        chosen["match.found"] = describe(config)
-    if "fingerprint" in config.get("distill", {}):
-        chosen["distill.teacher"] = config["distill"]["fingerprint"]
-    chosen["seed"] = config["seed"]
+        chosen["match.found"] = describe(look("encoder"))
+    if teacher := look("distill.fingerprint"):
+        chosen["distill.teacher"] = teacher
+    chosen["seed"] = look("seed")
     return chosen
 
 
-def frozen(cfg: DictConfig, hydra: DictConfig, folder: Path) -> Run:
-    """The run of a composed configuration, written to its folder unless it is there already."""
+def frozen(cfg: DictConfig, hydra: DictConfig, folder: Path, n_threads: int | None = None) -> Run:
+    """The run of a composed configuration, written to its folder unless it is there already.
+
+    `n_threads` takes the place of `auto`, in a run that is one of many.
+    """
     config = resolved(cfg)
+    if n_threads is not None:
+        config["runtime"]["quiet"] = True
+        if config["runtime"]["n_threads"] == "auto":
+            config["runtime"]["n_threads"] = n_threads
     run = Run(folder, config, factors(hydra, config))
     run.freeze(rerun=config["runtime"]["rerun"])
     return run
@@ -82,16 +101,21 @@ def _fingerprint_of(name: str, kind: str, key: str) -> str:
         raise ConfigError(f"{key}: {error}") from None
 
 
-def _cell_name(*, _root_: DictConfig) -> str:
-    overrides = [str(o) for o in _root_.hydra.overrides.task]
-    kept = [o.lstrip("+~") for o in overrides if not _unnumbered(o.lstrip("+~").partition("=")[0])]
+def cell_name(overrides: Iterable[Any], mark: str) -> str:
+    """Of a cell's folder: the overrides that matter, and the beginning of its fingerprint `mark`."""
+    kept = [o.lstrip("+~") for o in map(str, overrides) if not _unnumbered(o.lstrip("+~").partition("=")[0])]
     readable = ",".join(kept)[:120] or "default"
     safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in readable)
-    return f"{safe}-{fingerprint(resolved(_root_))[:8]}"
+    return f"{safe}-{mark[:8]}"
 
 
-def _overridden(hydra: DictConfig) -> list[str]:
-    return [str(o).lstrip("+~").partition("=")[0].partition("@")[0] for o in hydra.overrides.task]
+def _cell_name(*, _root_: DictConfig) -> str:
+    return cell_name(_root_.hydra.overrides.task, fingerprint(resolved(_root_)))
+
+
+def key_of(override: Any) -> str:
+    """The key or group of `+key@package=value`"""
+    return str(override).lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def _unnumbered(key: str) -> bool:

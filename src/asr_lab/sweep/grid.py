@@ -1,103 +1,97 @@
-"""The sweeper: an experiment's `grid` is the product of its axes; the plan is written before anything starts."""
+"""The sweeper: an experiment's `grid` becomes a plan, written before anything starts, and a launcher runs it."""
 
-import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+import yaml
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
-from asr_lab.errors import ConfigError
-from asr_lab.files import write_json
-from asr_lab.run import fingerprint, now
-from asr_lab.sweep.cell import factors, resolved
+from asr_lab.environment import code_digest
+from asr_lab.errors import RunError
+from asr_lab.files import write_text
+from asr_lab.ledger import Ledger
+from asr_lab.run import Run
+from asr_lab.sweep.plan import Plan, Planned, make_plan
+from asr_lab.sweep.values import write
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's own product of overrides, with the axes of `grid` as defaults; an override of an axis replaces it."""
+class GridSweeper(Sweeper):
+    """Runs the cells of a grid that are missing.
+
+    `retry_failed`: cells that failed are run again, each up to so many times; with 0 they are left as they are.
+    `allow_drift`: goes on although the code has changed since other cells of the experiment were done.
+    """
+
+    def __init__(self, retry_failed: int, allow_drift: bool):
+        if retry_failed < 0:
+            raise RunError(f"hydra.sweeper.retry_failed is a count, {retry_failed} came")
+        self.retry_failed, self.allow_drift = retry_failed, allow_drift
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher: Any = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
-        assert self.config is not None and self.hydra_context is not None
-        grid = OmegaConf.to_container(self.config.grid) if "grid" in self.config else {}
-        assert isinstance(grid, dict)
-        self.params = {str(axis): _axis(str(axis), values) for axis, values in grid.items()}
-        self.write_plan(arguments)
-        return super().sweep(arguments)
+        assert self.hydra_context is not None and self.config is not None
+        plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
+        plan.save()
+        results = {cell.name: Run.result_in(plan.folder / cell.name) for cell in plan.cells}
+        if not self.allow_drift and not plan.look("runtime.rerun"):
+            _same_code(plan, results)
+        ours = hasattr(self.launcher, "launch_runs")
+        rerun = bool(plan.look("runtime.rerun"))
+        todo = [cell for cell in plan.cells if rerun or self._is_missing(cell, results[cell.name])]
+        print(_summary(plan, results, len(todo)), file=sys.stderr, flush=True)
+        if not ours:
+            jobs = [[*cell.overrides, f"hydra.sweep.subdir={write(cell.name)}"] for cell in todo]
+            return self.launcher.launch(jobs, initial_job_idx=0) if jobs else []
+        n_threads = self.launcher.n_threads(len(todo))
+        runs = [_frozen(plan, cell, n_threads) for cell in todo]
+        Ledger(plan.folder).extend((r.name, "planned", "", {"fingerprint": r.fingerprint}) for r in runs)
+        return self.launcher.launch_runs(runs, self.retry_failed)
 
-    def write_plan(self, arguments: list[str]) -> Path:
-        """sweep.json: every cell of the grid with its folder, factors and fingerprint.
-
-        Cells of an earlier launch stay in the plan, except where the same factors now mean another fingerprint.
-        """
-        assert self.config is not None and self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        overrides = OverridesParser.create(config_loader=loader).parse_overrides(self._parse_config() + arguments)
-        [batch] = self.split_arguments(overrides, None)
-        cells, axes = [], {}
-        for job in batch:
-            cfg = loader.load_sweep_config(self.config, list(job))
-            config = resolved(cfg)
-            chosen = factors(cfg.hydra, config)
-            name = Path(cfg.hydra.sweep.subdir).name
-            cells.append({"name": name, "fingerprint": fingerprint(config), "factors": chosen})
-            for override in job:
-                axis = override.partition("=")[0].lstrip("+~")
-                if axis in chosen and chosen[axis] not in axes.setdefault(axis, []):
-                    axes[axis].append(chosen[axis])
-        path = Path(self.config.hydra.sweep.dir) / "sweep.json"
-        return write_json(path, _plan(self.config, cells, axes, _read(path)))
+    def _is_missing(self, cell: Planned, result: dict[str, Any] | None) -> bool:
+        if result is None or result["fingerprint"] != cell.fingerprint:
+            return True
+        return result["status"] not in ("done", "exploded", *([] if self.retry_failed else ["failed"]))
 
 
-def _plan(config: DictConfig, cells: list[dict], axes: dict[str, list], old: dict[str, Any]) -> dict[str, Any]:
-    ours = {_key(c) for c in cells}
-    earlier = [c for c in old.get("cells", []) if _key(c) not in ours]
-    for axis, values in old.get("axes", {}).items() if earlier else ():
-        axes[axis] = axes.get(axis, []) + [v for v in values if v not in axes.get(axis, [])]
-    return {
-        "experiment": config.experiment,
-        "question": config.question,
-        "command": command(),
-        "axes": {axis: values for axis, values in axes.items() if len(values) > 1 or axis == "seed"},
-        "cells": earlier + cells,
-        "time": now(),
-    }
+def _frozen(plan: Plan, cell: Planned, n_threads: int) -> Run:
+    run = plan.run(cell)
+    runtime = run.config["runtime"]
+    runtime["quiet"] = True
+    if runtime["n_threads"] == "auto":
+        runtime["n_threads"] = n_threads
+    run.freeze(rerun=runtime["rerun"])
+    # Where Hydra's users look for it.
+    write_text(run.folder / ".hydra" / "overrides.yaml", yaml.safe_dump(cell.overrides, allow_unicode=True))
+    return run
 
 
-def command() -> str:
-    """The command line that this process was started with, as a person would type it."""
-    words = sys.orig_argv[1:]
-    while words and (words[0] in ("-m", "asr_lab") or words[0].endswith(("/asr-lab", "__main__.py"))):
-        words = words[1:]
-    return shlex.join(["asr-lab", *words])
+def _same_code(plan: Plan, results: dict[str, dict[str, Any] | None]) -> None:
+    """Raises RunError where cells that are done came of other code than this."""
+    done = [r for r in results.values() if r and r["status"] == "done" and r.get("code")]
+    other = [r for r in done if r["code"] != code_digest()]
+    if other:
+        raise RunError(
+            f"{plan.folder}: {len(other)} of {len(done)} finished cells came of other code ({other[0]['code']}, now "
+            f"{code_digest()}); --allow-drift mixes them, --rerun runs all again"
+        )
 
 
-def _axis(axis: str, values: Any) -> str:
-    if not isinstance(values, list) or not values:
-        raise ConfigError(f"grid.{axis}: a list of values is wanted, {values!r} came")
-    return ",".join(_value(v) for v in values)
-
-
-def _value(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, list):
-        return "[" + ",".join(_value(v) for v in value) + "]"
-    text = str(value)
-    plain = all(c.isalnum() or c in "_-./+" for c in text)
-    return text if plain or not isinstance(value, str) else "'" + text.replace("'", "\\'") + "'"
-
-
-def _key(cell: dict[str, Any]) -> str:
-    return repr(sorted(cell["factors"].items(), key=lambda item: item[0]))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import json
-
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+def _summary(plan: Plan, results: dict[str, dict[str, Any] | None], n_todo: int) -> str:
+    said = [f"{len(plan.cells)} cells"]
+    if plan.merged:
+        said.append(f"{plan.merged} the same as another")
+    if plan.excluded:
+        said.append(f"{len(plan.excluded)} excluded")
+    statuses = [r["status"] for r in results.values() if r]
+    said += [f"{statuses.count('done')} done already"]
+    said += [f"{statuses.count(s)} {s} before" for s in ("failed", "exploded") if s in statuses]
+    said.append(f"{n_todo} to run")
+    return ", ".join(said)

@@ -1,121 +1,238 @@
 """The local launcher: a pool of processes on this machine, one cell a process, each from its frozen configuration."""
 
-import logging
 import os
-import subprocess
+import signal
 import sys
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, _save_config, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from asr_lab.errors import AsrLabError, ConfigError, RunError
+from asr_lab.errors import ConfigError, RunError
+from asr_lab.hold import holder
+from asr_lab.ledger import Ledger
 from asr_lab.run import Run, show_score
 from asr_lab.sweep.cell import frozen
+from asr_lab.sweep.children import Children, Ended
+from asr_lab.sweep.gpus import Gpus, gpus_here
+from asr_lab.train import BUSY
 
-log = logging.getLogger(__name__)
+LOOK_S = 1.0  # between two looks at cells that another launch runs
 
 
 class LocalLauncher(Launcher):
     """Runs `n_jobs` cells at once (`auto`: one a core), the cores shared out among them.
 
-    All cells are composed and frozen before the first one starts, so that a YAML edited meanwhile changes nothing. A
-    cell that is done already is not run again. A cell that fails stops no other; the sweep then ends with an error that
-    counts them. Each cell's output is in `train.log` of its folder.
+    Each cell is a process of its own, started from what was frozen before. A cell that fails stops no other; one that
+    is killed is started again, at most `max_deaths` times. Cells that another launch runs at the time are waited for,
+    and taken over should it die. A cell on GPUs gets the least laden ones; `cells_per_gpu=auto` puts as many on one as
+    fit its memory, once the first cell has shown what it needs.
     """
 
-    def __init__(self, n_jobs: int | str):
-        if n_jobs != "auto" and (not isinstance(n_jobs, int) or n_jobs < 1):
-            raise ConfigError(f"hydra.launcher.n_jobs is 'auto' or a positive count, {n_jobs!r} came")
-        self.n_jobs = n_jobs
-        self.children: set[subprocess.Popen] = set()
-        self.lock = threading.Lock()
-        self.stopping = False
+    def __init__(self, n_jobs: int | str, cells_per_gpu: int | str = 1, max_deaths: int = 3):
+        _check("n_jobs", n_jobs)
+        _check("cells_per_gpu", cells_per_gpu)
+        if max_deaths < 0:
+            raise ConfigError(f"hydra.launcher.max_deaths is a count, {max_deaths} came")
+        self.n_jobs, self.cells_per_gpu, self.max_deaths = n_jobs, cells_per_gpu, max_deaths
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """For Hydra's other sweepers; our own calls `launch_runs`."""
         setup_globals()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        n_jobs = min(cores if self.n_jobs == "auto" else int(self.n_jobs), len(job_overrides))
-        n_threads = max(1, cores // n_jobs)
-        jobs = [self._freeze(list(o), initial_job_idx + i, n_threads) for i, o in enumerate(job_overrides)]
-        todo = [run for run, _ in jobs if not run.is_done()]
-        print(
-            f"{len(jobs)} cells, {len(jobs) - len(todo)} done already, {n_jobs} at a time", file=sys.stderr, flush=True
-        )
-        self._run_all(todo, n_jobs)
-        failed = [run for run, _ in jobs if not run.is_done()]
+        loader = self.hydra_context.config_loader
+        cfgs = [loader.load_sweep_config(self.config, list(o)) for o in job_overrides]
+        runs = []
+        for cfg in cfgs:
+            folder = (Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir).absolute()
+            own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+            runs.append(frozen(own, cfg.hydra, folder, n_threads=self.n_threads(len(cfgs))))
+        self.launch_runs([r for r in runs if not r.is_done()], 0)
+        return [_returned(run, cfg) for run, cfg in zip(runs, cfgs, strict=True)]
+
+    def n_threads(self, n_cells: int) -> int:
+        """Of each cell, where it says `auto`"""
+        return max(1, n_cores() // self._at_once(n_cells))
+
+    def launch_runs(self, runs: list[Run], retry_failed: int) -> None:
+        """Run frozen cells to their end, one that fails again up to `retry_failed` times.
+
+        Raises:
+            RunError: some did not finish.
+        """
+        if not runs:
+            return
+        pool = Pool(runs, self._at_once(len(runs)), retry_failed, self.max_deaths, self._gpus(runs))
+        pool.run()
+        failed = [run for run in runs if not run.is_done()]
         if failed:
             first = failed[0].result() or {}
             raise RunError(
-                f"{len(failed)} of {len(jobs)} cells did not finish, first {failed[0].folder}: "
-                f"{first.get('status')}: {first.get('reason')}; the same command runs only what is missing"
+                f"{len(failed)} of {len(runs)} cells did not finish, first {failed[0].folder}: "
+                f"{first.get('status')}: {first.get('reason')}"
             )
-        return [_returned(run, cfg) for run, cfg in jobs]
 
-    def _freeze(self, overrides: list[str], number: int, n_threads: int) -> tuple[Run, DictConfig]:
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(cfg):
-            cfg.hydra.job.id, cfg.hydra.job.num = str(number), number
-            if cfg.runtime.n_threads == "auto":
-                cfg.runtime.n_threads = n_threads
-            cfg.runtime.quiet = True
-        folder = (Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir).absolute()
-        task_cfg = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-        run = frozen(task_cfg, cfg.hydra, folder)
-        if not run.is_done():
-            hydra_folder = folder / str(cfg.hydra.output_subdir)
-            _save_config(task_cfg, "config.yaml", hydra_folder)
-            _save_config(OmegaConf.masked_copy(cfg, "hydra"), "hydra.yaml", hydra_folder)
-            _save_config(cfg.hydra.overrides.task, "overrides.yaml", hydra_folder)
-        return run, cfg
+    def _at_once(self, n_cells: int) -> int:
+        return max(1, min(n_cores() if self.n_jobs == "auto" else int(self.n_jobs), n_cells))
 
-    def _run_all(self, runs: list[Run], n_jobs: int) -> None:
-        done = 0
-        with ThreadPoolExecutor(max_workers=n_jobs) as pool:
+    def _gpus(self, runs: list[Run]) -> Gpus:
+        on_cpu = all(run.config["trainer"].get("accelerator") == "cpu" for run in runs)
+        return Gpus({} if on_cpu else gpus_here(), self.cells_per_gpu)
+
+
+class Pool:
+    """Cells that are to be run, those that run, and those that another launch runs."""
+
+    def __init__(self, runs: list[Run], at_once: int, retry_failed: int, max_deaths: int, gpus: Gpus):
+        self.todo, self.at_once = deque(runs), at_once
+        self.retry_failed, self.max_deaths, self.gpus = retry_failed, max_deaths, gpus
+        self.running: dict[int, tuple[Run, list[str]]] = {}  # id of the process -> cell, its GPUs
+        self.elsewhere: list[Run] = []
+        self.tries: Counter[str] = Counter()  # failures, by name
+        self.deaths: Counter[str] = Counter()
+        self.n, self.n_over = len(runs), 0
+        self.children = Children()
+        self.ledger = Ledger(runs[0].folder.parent)
+        self.looked = 0.0
+
+    def run(self) -> None:
+        with _signals_as_interrupts():
             try:
-                for run in pool.map(self._run, runs):
-                    done += 1
-                    print(f"[{done}/{len(runs)}] {line(run)}", file=sys.stderr, flush=True)
+                self._run()
             except BaseException:
                 self._stop()
                 raise
+        self.children.close()
 
-    def _run(self, run: Run) -> Run:
-        if self.stopping:
-            return run
-        with open(run.folder / "train.log", "ab") as out:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "asr_lab.train", str(run.folder)],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
-            with self.lock:
-                self.children.add(child)
-            code = child.wait()
-            with self.lock:
-                self.children.discard(child)
+    def _run(self) -> None:
+        while self.todo or self.running or self.elsewhere:
+            while self.todo and len(self.running) < self.at_once and self._start():
+                pass
+            for ended in self.children.wait(LOOK_S if self.running else 0.0):
+                self._ended(ended)
+            if self.elsewhere and not self.todo:
+                self._look()
+
+    def _start(self) -> bool:
+        run = self.todo[0]
+        if (other := holder(run.folder)) and other.is_alive:
+            self.elsewhere.append(self.todo.popleft())
+            return True
+        n_devices, n_nodes = (_count(run.config["trainer"].get(key, 1)) for key in ("devices", "num_nodes"))
+        if n_nodes > 1:
+            self.todo.popleft()
+            self._fail(run, f"needs {n_nodes} nodes; hydra/launcher=slurm has them")
+            return True
+        on_gpu = bool(self.gpus) and run.config["trainer"].get("accelerator") != "cpu"
+        gpus = self.gpus.take(n_devices) if on_gpu else []
+        if gpus is None and n_devices <= len(self.gpus):
+            return False
+        self.todo.popleft()
+        if gpus is None:
+            self._fail(run, f"needs {n_devices} GPUs, this machine has {len(self.gpus)}")
+            return True
+        env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if on_gpu else {}
+        self.running[self.children.start(run.folder, env, ranks(run))] = (run, gpus)
+        return True
+
+    def _ended(self, ended: Ended) -> None:
+        run, gpus = self.running.pop(ended.id)
         result = run.result() or {}
-        if code and result.get("status") in ("planned", "running"):
-            # The process died without a word (killed, out of memory, an error while importing): say so for it.
-            what = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-            _note(run, status="interrupted" if code < 0 else "failed", reason=f"{what}; see {run.folder}/train.log")
-        return run
+        self.gpus.give(gpus, result.get("peak_memory_mb") if gpus else None)
+        status = result.get("status")
+        if ended.code == BUSY or ended.code is None:
+            self.elsewhere.append(run)
+        elif ended.code < 0 or ended.code > 128:
+            self._died(run, -ended.code if ended.code < 0 else ended.code - 128, status)
+        elif status == "preempted":  # by a full disk: others would meet it too
+            raise RunError(f"{result.get('reason')}; the same command goes on")
+        elif status in ("planned", "running"):  # without a word: an error while importing
+            self._fail(run, f"exit status {ended.code}; see {run.folder}/train.log")
+        elif status == "failed" and self.tries[run.name] < self.retry_failed:
+            self.tries[run.name] += 1
+            self._line(run, f"try {self.tries[run.name] + 1}")
+            self.todo.append(run)
+        else:
+            self._over(run)
+
+    def _died(self, run: Run, number: int, status: str | None) -> None:
+        if status == "done":  # killed after it was over
+            self._over(run)
+            return
+        reason = f"killed by signal {number}; see {run.folder}/train.log"
+        self.deaths[run.name] += 1
+        if self.deaths[run.name] > self.max_deaths:
+            self._fail(run, f"{reason} ({self.deaths[run.name]} times)")
+            return
+        if status != "preempted":
+            self._note(run, "preempted", reason)
+        self._line(run, "started again")
+        self.todo.append(run)
+
+    def _look(self) -> None:
+        """At cells that another launch runs."""
+        if not self.running:
+            time.sleep(LOOK_S)
+        if time.monotonic() - self.looked < LOOK_S:
+            return
+        self.looked = time.monotonic()
+        for run in list(self.elsewhere):
+            if (other := holder(run.folder)) and other.is_alive:
+                continue
+            self.elsewhere.remove(run)
+            if (run.result() or {}).get("status") in ("done", "failed", "exploded", "cancelled"):
+                self._over(run)
+            else:
+                self.todo.append(run)
+
+    def _fail(self, run: Run, reason: str) -> None:
+        self._note(run, "failed", reason)
+        self._over(run)
+
+    def _note(self, run: Run, status: str, reason: str) -> None:
+        run.write_result(status=status, reason=reason)
+        self.ledger.append(run.name, status, reason)
+
+    def _over(self, run: Run) -> None:
+        self.n_over += 1
+        print(f"[{self.n_over}/{self.n}] {line(run)}", file=sys.stderr, flush=True)
+
+    def _line(self, run: Run, what: str) -> None:
+        print(f"{line(run)}  ({what})", file=sys.stderr, flush=True)
 
     def _stop(self) -> None:
-        self.stopping = True
-        with self.lock:
-            for child in self.children:
-                child.terminate()
+        """Cells save and end; a second Ctrl-C kills them."""
+        if not self.running:
+            self.children.close()
+            return
+        print(f"asr-lab: stopping, {len(self.running)} cells save where they are", file=sys.stderr, flush=True)
+        self.children.stop()
+        try:
+            while self.running:
+                for ended in self.children.wait(LOOK_S):
+                    self.running.pop(ended.id, None)
+        except BaseException:
+            self.children.kill()
+            raise
+        self.children.close()
+
+
+def ranks(run: Run) -> list[str] | None:
+    """The command of a cell with several devices: its ranks start from the frozen configuration."""
+    n = _count(run.config["trainer"].get("devices", 1))
+    if n == 1:
+        return None
+    own = ["-m", "asr_lab.train", str(run.folder)]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *own]
 
 
 def line(run: Run) -> str:
@@ -127,11 +244,32 @@ def line(run: Run) -> str:
     return f"done  {run.name}  test/{run.score} {rate}  {result['seconds']['total']:.0f} s"
 
 
-def _note(run: Run, **changes: Any) -> None:
+def n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a closed terminal) stop a sweep as Ctrl-C does."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    old = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        run.write_result(**changes)
-    except (AsrLabError, OSError) as error:
-        log.warning("%s", error)
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _count(value: Any) -> int:
+    return len(value) if isinstance(value, list) else value if isinstance(value, int) and value > 0 else 1
+
+
+def _check(key: str, value: int | str) -> None:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ConfigError(f"hydra.launcher.{key} is 'auto' or a positive count, {value!r} came")
 
 
 def _returned(run: Run, cfg: DictConfig) -> JobReturn:

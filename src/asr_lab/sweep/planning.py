@@ -9,16 +9,19 @@ together. Some cells are composed in full as well, and must come out the same.
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from asr_lab.run import flatten
+from asr_lab.run import flatten, unflatten
 from asr_lab.sweep.algebra import Cell
 from asr_lab.sweep.identity import Identity
 from asr_lab.sweep.references import ANY, references
+from asr_lab.sweep.values import write
 
 PROBES = 12
+FEW = 16  # cells that are composed in full sooner than they are planned
 
 
 class Change(NamedTuple):
@@ -37,7 +40,12 @@ class Composed(NamedTuple):
 
     flat: dict[str, Any]
     choices: dict[str, str]
+    folder: str  # hydra.sweep.dir
     refers: dict[str, frozenset[str]]  # `references` of it
+
+    @property
+    def tops(self) -> frozenset[str]:
+        return frozenset(key.partition(".")[0] for key in self.flat)
 
     def refers_within(self, groups: set[str]) -> set[str]:
         """Keys that are named by interpolations in top-level groups"""
@@ -54,20 +62,95 @@ def compose_with(load: Callable[[list[str]], DictConfig], resolve: Callable[[Dic
         cfg = load(overrides)
         choices = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items() if v is not None}
         own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-        return Composed(flatten(resolve(cfg)), choices, references(own))
+        return Composed(flatten(resolve(cfg)), choices, str(cfg.hydra.sweep.dir), references(own))
 
     return compose
 
 
-class Planner:
-    """Resolved configurations of cells over one base."""
+class Configs(Protocol):
+    """Resolved configurations of the cells of a grid, by their place in it."""
 
-    def __init__(self, compose: Compose, cells: Sequence[Cell], groups: Iterable[str], write: Callable[[Any], str]):
-        """`groups`: names of config groups; `write`: a value in Hydra's override grammar."""
-        self.compose, self.cells, self.groups, self.write = compose, cells, set(groups), write
+    folder: str  # of the experiment
+    tops: frozenset[str]  # first parts of all keys
+
+    def flat(self, cell: Cell) -> dict[str, Any]:
+        """The cell's resolved configuration, dotted keys"""
+        ...
+
+    def look(self, cell: Cell, key: str) -> Any:
+        """One value of it; a mapping where the key is none of a leaf, None where there is nothing"""
+        ...
+
+    def choices(self, cell: Cell) -> dict[str, str]: ...
+
+    def fingerprints(self) -> Iterator[str]: ...
+
+
+def composer(compose: Compose, cells: Sequence[Cell], groups: Iterable[str]) -> Configs:
+    """The quick way where it is sure to give the same, or each cell in full."""
+    plain = not any(axis.startswith(("+", "~", "match")) or "@" in axis for cell in cells for axis in cell)
+    if plain and len(cells) > FEW:
+        try:
+            planner = Planner(compose, cells, groups)
+        except HydraException:  # an override of the command line that only fits a cell's choices
+            return InFull(compose, cells)
+        base = planner.base.flat
+        if base.get("match.by", "none") == "none" and flatten(unflatten(base)) == base and planner.wrong() is None:
+            return planner
+    return InFull(compose, cells)
+
+
+def overrides(cell: Cell) -> list[str]:
+    return [f"{axis}={write(value)}" for axis, value in cell.items()]
+
+
+class InFull:
+    """Each cell composed by Hydra."""
+
+    def __init__(self, compose: Compose, cells: Sequence[Cell]):
+        self.compose, self.cells = compose, cells
+        self._composed: dict[str, Composed] = {}
+        first = self._of(cells[0])
+        self.folder, self.tops = first.folder, first.tops
+
+    def flat(self, cell: Cell) -> dict[str, Any]:
+        return self._of(cell).flat
+
+    def look(self, cell: Cell, key: str) -> Any:
+        return _look(key, self.flat(cell))
+
+    def choices(self, cell: Cell) -> dict[str, str]:
+        return self._of(cell).choices
+
+    def fingerprints(self) -> Iterator[str]:
+        return (Identity(self.flat(cell)).of([]) for cell in self.cells)
+
+    def _of(self, cell: Cell) -> Composed:
+        key = repr(cell)
+        if key not in self._composed:
+            self._composed[key] = self.compose(overrides(cell))
+        return self._composed[key]
+
+
+class Planner:
+    """What each axis changes over one base."""
+
+    def __init__(self, compose: Compose, cells: Sequence[Cell], groups: Iterable[str]):
+        """`groups`: those of the axes that are config groups."""
+        self.compose, self.cells, self.groups = compose, cells, set(groups)
         self.base = compose([])
+        self.folder, self.tops = self.base.folder, self.base.tops
         self._composed: dict[tuple, Change] = {}
         self.classes = self._classes()
+
+    def look(self, cell: Cell, key: str) -> Any:
+        changes = self.changes(cell)
+        for change in reversed(changes):
+            if key in change.values:
+                return change.values[key]
+            if key in change.gone:
+                return None
+        return _look(key, self.base.flat) if key in self.base.flat else _look(key, self.flat(cell))
 
     def changes(self, cell: Cell) -> list[Change]:
         """Those of a cell, in the order in which they are laid over the base."""
@@ -86,14 +169,11 @@ class Planner:
             chosen |= change.choices
         return {k: v for k, v in chosen.items() if v is not None}
 
-    def overrides(self, cell: Cell) -> list[str]:
-        return [f"{axis}={self.write(value)}" for axis, value in cell.items()]
-
     def wrong(self) -> Cell | None:
         """A cell that comes out differently when it is composed in full, among a few of them; None as it should be."""
         chosen = random.Random(0).sample(range(len(self.cells)), min(PROBES, len(self.cells)))
         for i in sorted({0, len(self.cells) - 1, *chosen}):
-            if self.compose(self.overrides(self.cells[i])).flat != self.flat(self.cells[i]):
+            if self.compose(overrides(self.cells[i])).flat != self.flat(self.cells[i]):
                 return self.cells[i]
         return None
 
@@ -106,7 +186,7 @@ class Planner:
         part = {a: cell[a] for a in axes if a in cell}
         key = (axes, repr(part))
         if key not in self._composed:
-            self._composed[key] = self._simple(part) or self._difference(self.compose(self.overrides(part)))
+            self._composed[key] = self._simple(part) or self._difference(self.compose(overrides(part)))
         return self._composed[key]
 
     def _simple(self, part: Cell) -> Change | None:
@@ -155,7 +235,7 @@ class Planner:
         changed: set[str] = set()
         refers: set[str] = set()
         for value in {repr(c[axis]): c[axis] for c in self.cells if axis in c}.values():
-            composed = self.compose([f"{axis}={self.write(value)}"])
+            composed = self.compose([f"{axis}={write(value)}"])
             self._composed[((axis,), repr({axis: value}))] = change = self._difference(composed)
             changed |= change.gone | change.values.keys()
             top = {k.partition(".")[0] for k in changed} | {axis.partition("/")[0]}
@@ -177,6 +257,13 @@ class Planner:
         return (
             bool(crossing) or any(_names(refers_b, k) for k in changed_a) or any(_names(refers_a, k) for k in changed_b)
         )
+
+
+def _look(key: str, flat: dict[str, Any]) -> Any:
+    if key in flat:
+        return flat[key]
+    inside = {k.removeprefix(key + "."): v for k, v in flat.items() if k.startswith(key + ".")}
+    return unflatten(inside) if inside else None
 
 
 def _overlap(key: str, other: str) -> bool:

@@ -26,7 +26,7 @@ def _collect(node: Container, path: str, found: dict[str, frozenset[str]]) -> No
     for key in keys:
         child = node._get_node(key)  # pyright: ignore
         here = f"{path}.{key}".lstrip(".")
-        raw = child._value() if child is not None else None
+        raw = child._value() if child is not None else None  # pyright: ignore
         if isinstance(raw, str) and "${" in raw:
             found[here] = frozenset(_names(raw, path))
         elif isinstance(child, Container):

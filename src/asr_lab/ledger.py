@@ -6,19 +6,23 @@ of a run is known from its result.json and its lock, which `sweep/state.py` read
 """
 
 import json
+import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr_lab.errors import DiskFullError, RunError, is_disk_full
 
+log = logging.getLogger(__name__)
+
 VERSION = 1
 FOLDER = "ledger"
+PLAN = "sweep.json"  # only a folder with a plan has a ledger
 STATES = ("planned", "queued", "running", "done", "failed", "preempted", "exploded", "cancelled")
 
 
@@ -90,6 +94,24 @@ class Ledger:
                 self._file = None
 
 
+def of_run(folder: Path) -> Callable[..., None]:
+    """`tell(state, reason="", **more)` for a run in `folder`, which is no cell of an experiment without a plan.
+
+    What cannot be written is only said: the run's own result is the truth.
+    """
+    if not (folder.parent / PLAN).exists():
+        return lambda state, reason="", **more: None
+    ledger = Ledger(folder.parent)
+
+    def tell(state: str, reason: str = "", **more: Any) -> None:
+        try:
+            ledger.append(folder.name, state, reason, **more)
+        except (DiskFullError, OSError) as error:
+            log.warning("%s", error)
+
+    return tell
+
+
 def read_events(experiment: Path) -> tuple[list[Event], list[str]]:
     """All events in the order of their times, and a line for each place that could not be read.
 
@@ -128,7 +150,7 @@ def _read(path: Path, damage: list[str]) -> list[Event]:
         if known[1] not in STATES:
             damage.append(f"{path}:{number}: no such state '{known[1]}', left out")
             continue
-        rows.append(Event(*known, reason, row))
+        rows.append(Event(*known, reason, row))  # pyright: ignore[reportCallIssue]
     return rows
 
 

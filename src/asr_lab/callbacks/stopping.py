@@ -1,0 +1,74 @@
+"""A run that is told to stop (a scheduler's signal, a person) first saves where it is, between two steps."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+EVERY = 8  # steps between two agreements of several ranks
+
+
+class Stop:
+    """What this process was told."""
+
+    wanted: int | None = None  # number of the signal
+    can_wait = False  # steps are being made: the next one's end comes soon
+
+
+def stop_on_signals() -> None:
+    """From now on SIGTERM, SIGUSR1 and SIGUSR2 end this process as `preempted`, exit status 128 + number.
+
+    While it trains it saves first, after the step or validation at hand; a second signal ends it at once.
+    """
+    Stop.wanted, Stop.can_wait = None, False
+    for number in SIGNALS:
+        signal.signal(number, _told)
+
+
+def _told(number: int, frame: Any) -> None:
+    if Stop.wanted or not Stop.can_wait:
+        sys.exit(128 + number)
+    Stop.wanted = number
+
+
+class StopBetweenSteps(Callback):
+    """Saves to `file` and ends the process once it is told to."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Stop.can_wait = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
+            return  # inside a step; or a validation follows, after which it is saved anyway
+        if self._wanted(trainer, batch_idx):
+            trainer.save_checkpoint(self.file)
+            self._end()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The callbacks that save come before this one.
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._wanted(trainer, EVERY - 1):
+            self._end()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Stop.can_wait = False
+        if Stop.wanted:
+            self._end()
+
+    def _wanted(self, trainer: Trainer, batch_idx: int) -> bool:
+        if trainer.world_size == 1:
+            return Stop.wanted is not None
+        if (batch_idx + 1) % EVERY:
+            return False
+        return trainer.strategy.reduce_boolean_decision(Stop.wanted is not None, all=False)
+
+    def _end(self) -> None:
+        Stop.can_wait = False
+        sys.exit(128 + (Stop.wanted or signal.SIGTERM))

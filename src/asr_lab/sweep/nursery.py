@@ -1,0 +1,158 @@
+"""A process that has imported everything once and forks a child for each cell: a cell then starts in milliseconds.
+
+    python -m asr_lab.sweep.nursery
+
+It reads a JSON line for each cell to start, {"id": 1, "folder": "...", "env": {...}}, or to stop, {"stop": PID}, and
+writes {"id": 1, "pid": 7} when it has started and {"id": 1, "code": 0} when it has ended (minus the signal's number for
+a killed one). When its input ends, because the launcher is gone, the cells are told to save and to end.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PRELOADED = (
+    "asr_lab.build",
+    "asr_lab.evaluate",
+    "asr_lab.task",
+    "asr_lab.train",
+    "asr_lab.callbacks.averaging",
+    "asr_lab.callbacks.checkpoint",
+    "asr_lab.callbacks.gradients",
+    "asr_lab.callbacks.lines",
+    "asr_lab.callbacks.meter",
+    "asr_lab.callbacks.progress",
+    "asr_lab.callbacks.stopping",
+    "asr_lab.callbacks.through_time",
+    "asr_lab.callbacks.watch",
+    "asr_lab.report.confusion",
+    "asr_lab.tracking.jsonl",
+    "pytorch_lightning.callbacks",
+    "torchaudio",
+)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)
+CAN_FORK = sys.platform == "linux"  # elsewhere system libraries do not bear it
+
+
+class Nursery:
+    """The server's loop; `serve` comes back in each child too."""
+
+    def __init__(self) -> None:
+        self.children: dict[int, Any] = {}  # pid -> id of its request
+        self.woken, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the launcher's to decide
+            signal.signal(number, signal.SIG_IGN)
+
+    def serve(self) -> str | None:
+        """The folder of a run, in a child; None, in the server, when it is over."""
+        waiting, is_open = b"", True
+        while is_open or self.children:
+            ready, _, _ = select.select([self.woken, *([0] if is_open else [])], [], [])
+            if self.woken in ready:
+                os.read(self.woken, 4096)
+                self._reap()
+            if 0 in ready:
+                data = os.read(0, 1 << 16)
+                if not data:
+                    is_open = False
+                    self._stop_all()
+                *lines, waiting = (waiting + data).split(b"\n")
+                for line in lines:
+                    if (folder := self._answer(json.loads(line))) is not None:
+                        return folder
+        return None
+
+    def _answer(self, request: dict[str, Any]) -> str | None:
+        if "stop" in request:
+            if request["stop"] in self.children:
+                os.kill(request["stop"], signal.SIGTERM)
+            return None
+        command = request.get("command")
+        if command or not CAN_FORK:
+            pid = self._spawn(request, command or [sys.executable, "-m", "asr_lab.train", request["folder"]])
+        else:
+            pid = os.fork()
+            if pid == 0:
+                self._become(request)
+                return request["folder"]
+        self.children[pid] = request["id"]
+        _say(id=request["id"], pid=pid)
+        return None
+
+    def _spawn(self, request: dict[str, Any], command: list[str]) -> int:
+        log = str(Path(request["folder"]) / "train.log")
+        return os.posix_spawnp(
+            command[0],
+            command,
+            os.environ | request["env"],
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setpgroup=0,
+            setsigdef=SIGNALS,
+        )
+
+    def _become(self, request: dict[str, Any]) -> None:
+        """A child of its own session, so that Ctrl-C reaches the launcher alone, with its output in train.log"""
+        signal.set_wakeup_fd(-1)
+        _default_signals()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setsid()
+        os.close(self.woken)
+        os.close(self.wake)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        out = os.open(Path(request["folder"]) / "train.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(nothing, 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.environ.update(request["env"])
+        sys.argv = ["asr_lab.train", request["folder"]]
+
+    def _reap(self) -> None:
+        while self.children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            if pid in self.children:
+                _say(id=self.children.pop(pid), code=os.waitstatus_to_exitcode(status))
+
+    def _stop_all(self) -> None:
+        for pid in self.children:
+            os.kill(pid, signal.SIGTERM)
+
+
+def _default_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _say(**row: Any) -> None:
+    with suppress(BrokenPipeError):  # nobody is there to hear it
+        os.write(1, (json.dumps(row) + "\n").encode())
+
+
+def main() -> int:
+    import importlib
+
+    if CAN_FORK:
+        for name in PRELOADED:
+            importlib.import_module(name)
+    folder = Nursery().serve()
+    if folder is None:
+        return 0
+    from asr_lab.train import main as train
+
+    return train(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
