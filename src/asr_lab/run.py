@@ -34,6 +34,7 @@ UNNUMBERED = (
 
 
 KINDS = {"speech": "a speech recogniser", "lm": "a language model", "toy": "a toy landscape"}
+CANCELLED = ".cancelled"  # a file in a run's folder: it is not to be run
 SCORES = {"lm": "ppl", "toy": "gap"}
 
 
@@ -84,6 +85,7 @@ class Run:
         self.result_file = self.folder / "result.json"
         self.metrics_file = self.folder / "metrics.jsonl"
         self.checkpoints = self.folder / "ckpt"
+        self.cancelled_file = self.folder / CANCELLED
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -158,6 +160,7 @@ class Run:
         Raises:
             RunError: the folder holds another run that has something to lose.
         """
+        self.cancelled_file.unlink(missing_ok=True)
         old = self.result()
         if old and rerun and old["status"] not in ("planned", "running"):
             self._put_aside()

@@ -44,11 +44,16 @@ def train(run: Run) -> dict[str, Any]:
             result = _train(run, start)
         except BaseException as error:
             error = _disk_full(error, run)
-            status, reason = _status(error), _reason(error)
+            status, reason = _status(error, run), _reason(error)
             _try_to_write(run, status=status, reason=reason, finished=now())
             tell(status, reason)
             raise error
-        tell("done", score=result["metrics"].get(f"test/{run.score}"), seconds=result["seconds"]["total"])
+        tell(
+            "done",
+            metric=run.score,
+            score=result["metrics"].get(f"test/{run.score}"),
+            seconds=result["seconds"]["total"],
+        )
         return result
 
 
@@ -223,12 +228,13 @@ def is_quiet(config: dict[str, Any]) -> bool:
     return config["runtime"]["quiet"] or not sys.stderr.isatty()
 
 
-def _status(error: BaseException) -> str:
+def _status(error: BaseException, run: Run) -> str:
     if isinstance(error, ExplodedError):
         return "exploded"
+    if isinstance(error, Exception) and not isinstance(error, DiskFullError):
+        return "failed"
     # Ctrl-C, a signal or a full disk are nothing that the run has done: it goes on another time.
-    from_outside = not isinstance(error, Exception) or isinstance(error, DiskFullError)
-    return "preempted" if from_outside else "failed"
+    return "cancelled" if run.cancelled_file.exists() else "preempted"
 
 
 def _disk_full(error: BaseException, run: Run) -> BaseException:

@@ -46,6 +46,7 @@ class Progress(Callback):
             "epochs": trainer.max_epochs,
             "step": trainer.global_step,
             "steps": None if steps == float("inf") else int(steps),
+            "metric": self.score,
             "score": None if score is None else float(score),
             "began": self._began,  # s since 1970, of this process's first step
             "first_step": self._first_step,

@@ -124,6 +124,9 @@ class Pool:
 
     def _start(self) -> bool:
         run = self.todo[0]
+        if run.cancelled_file.exists():
+            self._over(self.todo.popleft(), "cancelled")
+            return True
         if (other := holder(run.folder)) and other.is_alive:
             self.elsewhere.append(self.todo.popleft())
             return True
@@ -165,8 +168,8 @@ class Pool:
             self._over(run)
 
     def _died(self, run: Run, number: int, status: str | None) -> None:
-        if status == "done":  # killed after it was over
-            self._over(run)
+        if status == "done" or run.cancelled_file.exists():  # killed after it was over, or because it shall be
+            self._over(run, status)
             return
         reason = f"killed by signal {number}; see {run.folder}/train.log"
         self.deaths[run.name] += 1
@@ -202,7 +205,9 @@ class Pool:
         run.write_result(status=status, reason=reason)
         self.ledger.append(run.name, status, reason)
 
-    def _over(self, run: Run) -> None:
+    def _over(self, run: Run, status: str | None = None) -> None:
+        if status == "cancelled" and (run.result() or {}).get("status") != status:
+            self._note(run, status, "by asr-lab cancel")
         self.n_over += 1
         print(f"[{self.n_over}/{self.n}] {line(run)}", file=sys.stderr, flush=True)
 
