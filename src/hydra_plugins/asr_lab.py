@@ -6,6 +6,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from asr_lab import paths
 from asr_lab.sweep.grid import GridSweeper as _GridSweeper
 from asr_lab.sweep.local import LocalLauncher as _LocalLauncher
+from asr_lab.sweep.slurm import SlurmLauncher as _SlurmLauncher
 
 
 class GridSweeper(_GridSweeper):
@@ -14,6 +15,10 @@ class GridSweeper(_GridSweeper):
 
 class LocalLauncher(_LocalLauncher):
     """hydra/launcher=local"""
+
+
+class SlurmLauncher(_SlurmLauncher):
+    """hydra/launcher=slurm"""
 
 
 class AsrLabSearchPath(SearchPathPlugin):

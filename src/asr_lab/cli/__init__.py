@@ -40,6 +40,7 @@ def main() -> None:
     """Entry point: one line and exit status 2 for what a person can mend; a traceback for our own mistakes."""
     from asr_lab.cli import (
         align,
+        cancel,
         clip_advice,
         data,
         errors,
@@ -49,14 +50,17 @@ def main() -> None:
         gradients,
         inspect,
         lm,
+        logs,
         lr_find,
         report,
+        rerun,
+        status,
         sweep,
         train,
         transcribe,
     )
 
-    modules = (train, sweep, report, evaluate, errors, align, transcribe, export, inspect)
+    modules = (train, sweep, status, logs, cancel, rerun, report, evaluate, errors, align, transcribe, export, inspect)
     for module in (*modules, gradients, forensics, clip_advice, lr_find, data, lm):
         module.add(app)
     argv = sys.argv[1:]

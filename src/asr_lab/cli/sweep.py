@@ -18,12 +18,28 @@ def sweep(
 ) -> None:
     """Run every cell of an experiment that is not done yet; further arguments are Hydra overrides.
 
-    asr-lab sweep smoke; asr-lab sweep encoder_x_clipping encoder=conformer seed=1,2 trainer.max_epochs=5
+    asr-lab sweep smoke; asr-lab sweep encoder_x_clipping encoder=conformer seed=1,2 trainer.max_epochs=5;
+    asr-lab sweep smoke hydra/launcher=slurm
+
+    --retry-failed[=N] runs cells that failed again, each up to N times (1); --rerun runs all again, the old runs stay
+    beside the new; --allow-drift goes on although the code has changed since other cells were done.
     """
     from asr_lab.cli.train import run_hydra
 
     looking = {"--cfg", "-c", "--info", "-i", "--hydra-help"} & set(ctx.args)  # at one cell, without running any
-    run_hydra([*location(experiment), *([] if looking else ["-m"]), *ctx.args])
+    arguments = [a for arg in ctx.args for a in _flag(arg)]
+    run_hydra([*location(experiment), *([] if looking else ["-m"]), *arguments])
+
+
+def _flag(argument: str) -> list[str]:
+    """Our own flags as overrides of Hydra's"""
+    name, given, value = argument.partition("=")
+    if name == "--retry-failed":
+        if given and not value.isdigit():
+            raise ConfigError(f"--retry-failed={value}: a count of tries is wanted")
+        return [f"hydra.sweeper.retry_failed={value or 1}"]
+    known = {"--rerun": ["runtime.rerun=true"], "--allow-drift": ["hydra.sweeper.allow_drift=true"]}
+    return known.get(argument, [argument])
 
 
 def location(experiment: str) -> list[str]:

@@ -39,10 +39,12 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         assert self.hydra_context is not None and self.config is not None
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
-        plan.save()
+        if hasattr(self.launcher, "check"):
+            self.launcher.check()
         results = {cell.name: Run.result_in(plan.folder / cell.name) for cell in plan.cells}
         if not self.allow_drift and not plan.look("runtime.rerun"):
             _same_code(plan, results)
+        plan.save()
         ours = hasattr(self.launcher, "launch_runs")
         rerun = bool(plan.look("runtime.rerun"))
         todo = [cell for cell in plan.cells if rerun or self._is_missing(cell, results[cell.name])]

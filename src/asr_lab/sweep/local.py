@@ -130,18 +130,17 @@ class Pool:
         if (other := holder(run.folder)) and other.is_alive:
             self.elsewhere.append(self.todo.popleft())
             return True
-        n_devices, n_nodes = (_count(run.config["trainer"].get(key, 1)) for key in ("devices", "num_nodes"))
-        if n_nodes > 1:
+        if n_nodes(run) > 1:
             self.todo.popleft()
-            self._fail(run, f"needs {n_nodes} nodes; hydra/launcher=slurm has them")
+            self._fail(run, f"needs {n_nodes(run)} nodes; hydra/launcher=slurm has them")
             return True
         on_gpu = bool(self.gpus) and run.config["trainer"].get("accelerator") != "cpu"
-        gpus = self.gpus.take(n_devices) if on_gpu else []
-        if gpus is None and n_devices <= len(self.gpus):
+        gpus = self.gpus.take(n_devices(run)) if on_gpu else []
+        if gpus is None and n_devices(run) <= len(self.gpus):
             return False
         self.todo.popleft()
         if gpus is None:
-            self._fail(run, f"needs {n_devices} GPUs, this machine has {len(self.gpus)}")
+            self._fail(run, f"needs {n_devices(run)} GPUs, this machine has {len(self.gpus)}")
             return True
         env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if on_gpu else {}
         self.running[self.children.start(run.folder, env, ranks(run))] = (run, gpus)
@@ -233,11 +232,20 @@ class Pool:
 
 def ranks(run: Run) -> list[str] | None:
     """The command of a cell with several devices: its ranks start from the frozen configuration."""
-    n = _count(run.config["trainer"].get("devices", 1))
+    n = n_devices(run)
     if n == 1:
         return None
     own = ["-m", "asr_lab.train", str(run.folder)]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *own]
+
+
+def n_devices(run: Run) -> int:
+    """On each node"""
+    return _count(run.config["trainer"].get("devices", 1))
+
+
+def n_nodes(run: Run) -> int:
+    return _count(run.config["trainer"].get("num_nodes", 1))
 
 
 def line(run: Run) -> str:
