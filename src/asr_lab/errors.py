@@ -25,6 +25,10 @@ class DiskFullError(AsrLabError):
     """A file could not be written; nothing half-written was left behind."""
 
 
+class PausedError(AsrLabError):
+    """A run was to end here for now."""
+
+
 class ExplodedError(AsrLabError):
     """Training met too many non-finite gradients to go on."""
 

@@ -12,6 +12,13 @@ from asr_lab.errors import DiskFullError, is_disk_full
 # Read once: reading means setting, and two threads that do so at once can leave it at 0.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
+TEMPORARY = ".tmp"  # how the name of a file ends that is being written
+
+
+def remove_temporaries(folder: Path) -> None:
+    """What processes left in a folder that were killed while they wrote; nobody else may write there now."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
@@ -24,7 +31,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], Any]) -> Path:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as f:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY, delete=False) as f:
             temporary = f.name
             write(f)  # pyright: ignore[reportArgumentType]
             f.flush()

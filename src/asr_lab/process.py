@@ -7,6 +7,9 @@ import warnings
 
 from asr_lab.errors import AsrLabError
 
+# Epochs after which a run ends for now; set by a search that halves, which lets it go on another time.
+PAUSE = "ASR_LAB_PAUSE_AFTER_EPOCHS"
+
 
 def n_threads(wanted: int | str) -> int:
     """A count of threads; `auto` is all cores that this process may use."""

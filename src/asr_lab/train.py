@@ -9,8 +9,8 @@ from typing import Any
 
 from asr_lab import ledger
 from asr_lab.environment import code_digest, environment, git_state, peak_memory_mb
-from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, is_disk_full
-from asr_lab.files import write_jsonl, write_text
+from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, PausedError, is_disk_full
+from asr_lab.files import remove_temporaries, write_jsonl, write_text
 from asr_lab.hold import BusyError
 from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten
 from asr_lab.run import Run, now
@@ -37,6 +37,8 @@ def train(run: Run) -> dict[str, Any]:
             log.info("%s: done already, nothing to do", run.folder)
             return result
         start = time.monotonic()
+        remove_temporaries(run.folder)
+        remove_temporaries(run.checkpoints)
         tell = ledger.of_run(run.folder)
         run.write_result(status="running", reason=None, started=now(), git=git_state(), code=code_digest())
         tell("running")
@@ -231,7 +233,7 @@ def is_quiet(config: dict[str, Any]) -> bool:
 def _status(error: BaseException, run: Run) -> str:
     if isinstance(error, ExplodedError):
         return "exploded"
-    if isinstance(error, Exception) and not isinstance(error, DiskFullError):
+    if isinstance(error, Exception) and not isinstance(error, DiskFullError | PausedError):
         return "failed"
     # Ctrl-C, a signal or a full disk are nothing that the run has done: it goes on another time.
     return "cancelled" if run.cancelled_file.exists() else "preempted"
@@ -267,6 +269,8 @@ def main(folder: str) -> int:
     stop_on_signals()
     try:
         train(Run.open(Path(folder)))
+    except PausedError as pause:
+        print(pause, file=sys.stderr)
     except AsrLabError as error:
         print(f"asr-lab: {error}", file=sys.stderr)
         return BUSY if isinstance(error, BusyError) else 2

@@ -5,12 +5,17 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from asr_lab import paths
 from asr_lab.sweep.grid import GridSweeper as _GridSweeper
+from asr_lab.sweep.halving import HalvingSweeper as _HalvingSweeper
 from asr_lab.sweep.local import LocalLauncher as _LocalLauncher
 from asr_lab.sweep.slurm import SlurmLauncher as _SlurmLauncher
 
 
 class GridSweeper(_GridSweeper):
     """hydra/sweeper=grid"""
+
+
+class HalvingSweeper(_HalvingSweeper):
+    """hydra/sweeper=halving"""
 
 
 class LocalLauncher(_LocalLauncher):

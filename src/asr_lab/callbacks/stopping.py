@@ -1,11 +1,15 @@
 """A run that is told to stop (a scheduler's signal, a person) first saves where it is, between two steps."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from asr_lab.errors import PausedError
+from asr_lab.process import PAUSE
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EVERY = 8  # steps between two agreements of several ranks
@@ -54,8 +58,13 @@ class StopBetweenSteps(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The callbacks that save come before this one.
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._wanted(trainer, EVERY - 1):
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if self._wanted(trainer, EVERY - 1):
             self._end()
+        n = trainer.current_epoch + 1
+        if PAUSE in os.environ and int(os.environ[PAUSE]) <= n != trainer.max_epochs:
+            raise PausedError(f"paused after epoch {n}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Stop.can_wait = False

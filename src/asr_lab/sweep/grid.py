@@ -1,6 +1,5 @@
 """The sweeper: an experiment's `grid` becomes a plan, written before anything starts, and a launcher runs it."""
 
-import sys
 from typing import Any
 
 import yaml
@@ -45,17 +44,22 @@ class GridSweeper(Sweeper):
         if not self.allow_drift and not plan.look("runtime.rerun"):
             _same_code(plan, results)
         plan.save()
-        ours = hasattr(self.launcher, "launch_runs")
-        rerun = bool(plan.look("runtime.rerun"))
-        todo = [cell for cell in plan.cells if rerun or self._is_missing(cell, results[cell.name])]
-        print(_summary(plan, results, len(todo)), file=sys.stderr, flush=True)
-        if not ours:
+        if not hasattr(self.launcher, "launch_runs"):  # Hydra's own
             jobs = [[*cell.overrides, f"hydra.sweep.subdir={write(cell.name)}"] for cell in todo]
             return self.launcher.launch(jobs, initial_job_idx=0) if jobs else []
-        n_threads = self.launcher.n_threads(len(todo))
-        runs = [_frozen(plan, cell, n_threads) for cell in todo]
-        Ledger(plan.folder).extend((r.name, "planned", "", {"fingerprint": r.fingerprint}) for r in runs)
-        return self.launcher.launch_runs(runs, self.retry_failed)
+        return self.launch(plan, todo)
+
+    def launch(self, plan: Plan, todo: list[Planned]) -> Any:
+        return self.launcher.launch_runs(self.frozen(plan, todo), self.retry_failed)
+
+    def frozen(self, plan: Plan, cells: list[Planned]) -> list[Run]:
+        """The cells' runs, written before the first one starts, so that a YAML edited meanwhile changes nothing"""
+        n_threads = self.launcher.n_threads(len(cells))
+        runs = [_frozen(plan, cell, n_threads) for cell in cells]
+        ledger = Ledger(plan.folder)
+        ledger.extend((r.name, "planned", "", {"fingerprint": r.fingerprint}) for r in runs if not r.is_done())
+        ledger.close()
+        return runs
 
     def _is_missing(self, cell: Planned, result: dict[str, Any] | None) -> bool:
         if result is None or result["fingerprint"] != cell.fingerprint:

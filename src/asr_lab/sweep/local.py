@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asr_lab.errors import ConfigError, RunError
 from asr_lab.hold import holder
-from asr_lab.ledger import Ledger
+from asr_lab.ledger import of_run
 from asr_lab.run import Run, show_score
 from asr_lab.sweep.cell import frozen
 from asr_lab.sweep.children import Children, Ended
@@ -71,8 +71,7 @@ class LocalLauncher(Launcher):
         """
         if not runs:
             return
-        pool = Pool(runs, self._at_once(len(runs)), retry_failed, self.max_deaths, self._gpus(runs))
-        pool.run()
+        self.pool(Pool, runs, retry_failed).run()
         failed = [run for run in runs if not run.is_done()]
         if failed:
             first = failed[0].result() or {}
@@ -80,6 +79,11 @@ class LocalLauncher(Launcher):
                 f"{len(failed)} of {len(runs)} cells did not finish, first {failed[0].folder}: "
                 f"{first.get('status')}: {first.get('reason')}"
             )
+
+    def pool(self, kind: Callable[..., Any], runs: list[Run], retry_failed: int = 0, **more: Any) -> Any:
+        """A pool of cells with what this launcher was told; `more` for its kind"""
+        at_once = self._at_once(more.get("n") or len(runs))
+        return kind(runs, at_once, retry_failed, self.max_deaths, self._gpus(runs), **more)
 
     def _at_once(self, n_cells: int) -> int:
         return max(1, min(n_cores() if self.n_jobs == "auto" else int(self.n_jobs), n_cells))
@@ -92,16 +96,26 @@ class LocalLauncher(Launcher):
 class Pool:
     """Cells that are to be run, those that run, and those that another launch runs."""
 
-    def __init__(self, runs: list[Run], at_once: int, retry_failed: int, max_deaths: int, gpus: Gpus):
+    def __init__(
+        self,
+        runs: Iterable[Run],
+        at_once: int,
+        retry_failed: int,
+        max_deaths: int,
+        gpus: Gpus,
+        n: int | None = None,
+        env: dict[str, str] | None = None,
+    ):
+        """`n` cells in all, if there will be more than `runs`; `env` is for their processes."""
         self.todo, self.at_once = deque(runs), at_once
         self.retry_failed, self.max_deaths, self.gpus = retry_failed, max_deaths, gpus
         self.running: dict[int, tuple[Run, list[str]]] = {}  # id of the process -> cell, its GPUs
         self.elsewhere: list[Run] = []
         self.tries: Counter[str] = Counter()  # failures, by name
         self.deaths: Counter[str] = Counter()
-        self.n, self.n_over = len(runs), 0
+        self.n, self.n_over = n or len(self.todo), 0
+        self.env = env or {}
         self.children = Children()
-        self.ledger = Ledger(runs[0].folder.parent)
         self.looked = 0.0
 
     def run(self) -> None:
@@ -114,13 +128,20 @@ class Pool:
         self.children.close()
 
     def _run(self) -> None:
-        while self.todo or self.running or self.elsewhere:
-            while self.todo and len(self.running) < self.at_once and self._start():
+        while self.refill() or self.running or self.elsewhere:
+            while self.refill() and len(self.running) < self.at_once and self._start():
                 pass
             for ended in self.children.wait(LOOK_S if self.running else 0.0):
                 self._ended(ended)
             if self.elsewhere and not self.todo:
                 self._look()
+
+    def refill(self) -> bool:
+        """Whether there is a cell to start; a search makes one here."""
+        return bool(self.todo)
+
+    def over(self, run: Run) -> None:
+        """Called once for each cell, whatever came of it."""
 
     def _start(self) -> bool:
         run = self.todo[0]
@@ -142,7 +163,7 @@ class Pool:
         if gpus is None:
             self._fail(run, f"needs {n_devices(run)} GPUs, this machine has {len(self.gpus)}")
             return True
-        env = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if on_gpu else {}
+        env = self.env | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if on_gpu else {})
         self.running[self.children.start(run.folder, env, ranks(run))] = (run, gpus)
         return True
 
@@ -155,7 +176,7 @@ class Pool:
             self.elsewhere.append(run)
         elif ended.code < 0 or ended.code > 128:
             self._died(run, -ended.code if ended.code < 0 else ended.code - 128, status)
-        elif status == "preempted":  # by a full disk: others would meet it too
+        elif status == "preempted" and ended.code:  # by a full disk: others would meet it too
             raise RunError(f"{result.get('reason')}; the same command goes on")
         elif status in ("planned", "running"):  # without a word: an error while importing
             self._fail(run, f"exit status {ended.code}; see {run.folder}/train.log")
@@ -202,13 +223,14 @@ class Pool:
 
     def _note(self, run: Run, status: str, reason: str) -> None:
         run.write_result(status=status, reason=reason)
-        self.ledger.append(run.name, status, reason)
+        of_run(run.folder)(status, reason)
 
     def _over(self, run: Run, status: str | None = None) -> None:
         if status == "cancelled" and (run.result() or {}).get("status") != status:
             self._note(run, status, "by asr-lab cancel")
         self.n_over += 1
         print(f"[{self.n_over}/{self.n}] {line(run)}", file=sys.stderr, flush=True)
+        self.over(run)
 
     def _line(self, run: Run, what: str) -> None:
         print(f"{line(run)}  ({what})", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""Long tests of sweeps: kills, full disks, a real scheduler."""
