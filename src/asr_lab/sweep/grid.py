@@ -40,10 +40,13 @@ class GridSweeper(Sweeper):
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
         if hasattr(self.launcher, "check"):
             self.launcher.check()
+        rerun = bool(plan.look("runtime.rerun"))
         results = {cell.name: Run.result_in(plan.folder / cell.name) for cell in plan.cells}
-        if not self.allow_drift and not plan.look("runtime.rerun"):
+        if not self.allow_drift and not rerun:
             _same_code(plan, results)
         plan.save()
+        todo = [cell for cell in plan.cells if rerun or self._is_missing(cell, results[cell.name])]
+        print(_summary(plan, results, len(todo)), file=sys.stderr, flush=True)
         if not hasattr(self.launcher, "launch_runs"):  # Hydra's own
             jobs = [[*cell.overrides, f"hydra.sweep.subdir={write(cell.name)}"] for cell in todo]
             return self.launcher.launch(jobs, initial_job_idx=0) if jobs else []

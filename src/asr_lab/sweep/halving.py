@@ -29,7 +29,7 @@ def rungs(epochs: int, first: int, eta: int) -> list[int]:
 
 
 def best(scores: dict[str, float], eta: int) -> list[str]:
-    """The 1/eta with the least scores, at least one; a cell without one (nan) is never among them if it can be helped."""
+    """The 1/eta with the least scores, at least one; cells without one (nan) come last."""
     order = sorted(scores, key=lambda name: (math.isnan(scores[name]), scores[name], name))
     return order[: max(1, len(order) // eta)]
 
