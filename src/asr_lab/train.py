@@ -47,6 +47,8 @@ def train(run: Run) -> dict[str, Any]:
         except BaseException as error:
             error = _disk_full(error, run)
             status, reason = _status(error, run), _reason(error)
+            if status == "cancelled":
+                reason = run.cancelled_file.read_text().strip()
             _try_to_write(run, status=status, reason=reason, finished=now())
             tell(status, reason)
             raise error

@@ -7,6 +7,7 @@ from asr_lab import paths
 from asr_lab.sweep.grid import GridSweeper as _GridSweeper
 from asr_lab.sweep.halving import HalvingSweeper as _HalvingSweeper
 from asr_lab.sweep.local import LocalLauncher as _LocalLauncher
+from asr_lab.sweep.search import OptunaSweeper as _OptunaSweeper
 from asr_lab.sweep.slurm import SlurmLauncher as _SlurmLauncher
 
 
@@ -20,6 +21,10 @@ class HalvingSweeper(_HalvingSweeper):
 
 class LocalLauncher(_LocalLauncher):
     """hydra/launcher=local"""
+
+
+class OptunaSweeper(_OptunaSweeper):
+    """hydra/sweeper=optuna"""
 
 
 class SlurmLauncher(_SlurmLauncher):

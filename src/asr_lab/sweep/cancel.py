@@ -27,7 +27,9 @@ def cancel(folder: Path, cells: Iterable[CellState]) -> dict[str, list[str]]:
         if cell.state in OVER:
             said["over"].append(cell.name)
             continue
-        write_text(folder / cell.name / CANCELLED, "")  # before the signal: the process looks for it when it ends
+        write_text(
+            folder / cell.name / CANCELLED, "by asr-lab cancel\n"
+        )  # before the signal: the process looks for it when it ends
         if cell.job:
             jobs.append(cell.job)
         who = holder(folder / cell.name)

@@ -1,5 +1,6 @@
 """The sweeper: an experiment's `grid` becomes a plan, written before anything starts, and a launcher runs it."""
 
+import sys
 from typing import Any
 
 import yaml
@@ -58,7 +59,7 @@ class GridSweeper(Sweeper):
     def frozen(self, plan: Plan, cells: list[Planned]) -> list[Run]:
         """The cells' runs, written before the first one starts, so that a YAML edited meanwhile changes nothing"""
         n_threads = self.launcher.n_threads(len(cells))
-        runs = [_frozen(plan, cell, n_threads) for cell in cells]
+        runs = [freeze(plan, cell, n_threads) for cell in cells]
         ledger = Ledger(plan.folder)
         ledger.extend((r.name, "planned", "", {"fingerprint": r.fingerprint}) for r in runs if not r.is_done())
         ledger.close()
@@ -70,7 +71,8 @@ class GridSweeper(Sweeper):
         return result["status"] not in ("done", "exploded", *([] if self.retry_failed else ["failed"]))
 
 
-def _frozen(plan: Plan, cell: Planned, n_threads: int) -> Run:
+def freeze(plan: Plan, cell: Planned, n_threads: int) -> Run:
+    """A cell's run, written to its folder unless it is there already"""
     run = plan.run(cell)
     runtime = run.config["runtime"]
     runtime["quiet"] = True

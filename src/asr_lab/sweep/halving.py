@@ -87,15 +87,18 @@ def halve(
 
 def n_epochs(run: Run) -> int:
     """That it has trained and validated"""
-    return len({row["epoch"] for row in _rows(run) if f"val/{run.score}" in row})
+    return len(points(run))
 
 
 def score_within(run: Run, epochs: int) -> float:
     """The best validation score of the first so many epochs, nan without one."""
+    return min((score for epoch, score in points(run) if epoch < epochs and math.isfinite(score)), default=math.nan)
+
+
+def points(run: Run) -> list[tuple[int, float]]:
+    """(epoch, validation score) of a run so far"""
+    if not run.metrics_file.exists():
+        return []
     key = f"val/{run.score}"
-    found = [row[key] for row in _rows(run) if key in row and row["epoch"] < epochs and math.isfinite(row[key])]
-    return min(found, default=math.nan)
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    return read_jsonl(run.metrics_file) if run.metrics_file.exists() else []
+    found = {row["epoch"]: row[key] for row in read_jsonl(run.metrics_file) if key in row}
+    return sorted(found.items())

@@ -81,9 +81,10 @@ class LocalLauncher(Launcher):
             )
 
     def pool(self, kind: Callable[..., Any], runs: list[Run], retry_failed: int = 0, **more: Any) -> Any:
-        """A pool of cells with what this launcher was told; `more` for its kind"""
-        at_once = self._at_once(more.get("n") or len(runs))
-        return kind(runs, at_once, retry_failed, self.max_deaths, self._gpus(runs), **more)
+        """A pool of cells with what this launcher was told; `more` for its kind, `like` a cell of those to come"""
+        n = more.get("n") or len(runs)
+        gpus = self._gpus(runs or [more.pop("like")])
+        return kind(runs, self._at_once(n), self.n_threads(n), retry_failed, self.max_deaths, gpus, **more)
 
     def _at_once(self, n_cells: int) -> int:
         return max(1, min(n_cores() if self.n_jobs == "auto" else int(self.n_jobs), n_cells))
@@ -100,6 +101,7 @@ class Pool:
         self,
         runs: Iterable[Run],
         at_once: int,
+        n_threads: int,
         retry_failed: int,
         max_deaths: int,
         gpus: Gpus,
@@ -107,7 +109,7 @@ class Pool:
         env: dict[str, str] | None = None,
     ):
         """`n` cells in all, if there will be more than `runs`; `env` is for their processes."""
-        self.todo, self.at_once = deque(runs), at_once
+        self.todo, self.at_once, self.n_threads = deque(runs), at_once, n_threads
         self.retry_failed, self.max_deaths, self.gpus = retry_failed, max_deaths, gpus
         self.running: dict[int, tuple[Run, list[str]]] = {}  # id of the process -> cell, its GPUs
         self.elsewhere: list[Run] = []
@@ -128,17 +130,25 @@ class Pool:
         self.children.close()
 
     def _run(self) -> None:
-        while self.refill() or self.running or self.elsewhere:
-            while self.refill() and len(self.running) < self.at_once and self._start():
+        while self.has_more() or self.running or self.elsewhere:
+            while len(self.running) < self.at_once and self.fill() and self._start():
                 pass
             for ended in self.children.wait(LOOK_S if self.running else 0.0):
                 self._ended(ended)
+            self.watch()
             if self.elsewhere and not self.todo:
                 self._look()
 
-    def refill(self) -> bool:
-        """Whether there is a cell to start; a search makes one here."""
+    def has_more(self) -> bool:
+        """Whether there will be cells to start"""
         return bool(self.todo)
+
+    def fill(self) -> bool:
+        """Whether there is one now; a search makes it here."""
+        return bool(self.todo)
+
+    def watch(self) -> None:
+        """Called about once a second while cells run."""
 
     def over(self, run: Run) -> None:
         """Called once for each cell, whatever came of it."""
@@ -189,7 +199,7 @@ class Pool:
 
     def _died(self, run: Run, number: int, status: str | None) -> None:
         if status == "done" or run.cancelled_file.exists():  # killed after it was over, or because it shall be
-            self._over(run, status)
+            self._over(run, status if status == "done" else "cancelled")
             return
         reason = f"killed by signal {number}; see {run.folder}/train.log"
         self.deaths[run.name] += 1
@@ -227,7 +237,7 @@ class Pool:
 
     def _over(self, run: Run, status: str | None = None) -> None:
         if status == "cancelled" and (run.result() or {}).get("status") != status:
-            self._note(run, status, "by asr-lab cancel")
+            self._note(run, status, run.cancelled_file.read_text().strip())
         self.n_over += 1
         print(f"[{self.n_over}/{self.n}] {line(run)}", file=sys.stderr, flush=True)
         self.over(run)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from asr_lab.errors import RunError
@@ -87,8 +86,8 @@ class Plan:
         return write_json(self.folder / FILE, plan)
 
 
-def make_plan(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Plan:
-    """The cells of an experiment's `grid`, with the command line's overrides.
+def make_plan(loader: Any, master: DictConfig, arguments: Sequence[str], cells: list[Cell] | None = None) -> Plan:
+    """`cells`, or the cells of an experiment's `grid`, with the command line's overrides.
 
     An override of several values is an axis, or replaces the axis of that name; one of a single value holds for all
     cells. `loader` and `master` are Hydra's: its config loader and the experiment composed without overrides.
@@ -96,11 +95,10 @@ def make_plan(loader: Any, master: DictConfig, arguments: Sequence[str]) -> Plan
     Raises:
         ConfigError: something is wrong with the grid; Hydra's own errors for an unknown key or choice.
     """
-    grid = OmegaConf.to_container(master.grid) if "grid" in master else {}
-    assert isinstance(grid, dict)
-    grid, fixed = _with_arguments(grid, OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)))  # pyright: ignore
+    grid, fixed = read_arguments(loader, master, arguments)
     excluded: list[tuple[Cell, str]] = []
-    cells = algebra.cells(grid, excluded) if grid else [{}]
+    if cells is None:
+        cells = algebra.cells(grid, excluded) if grid else [{}]
 
     def load(overrides: list[str]) -> DictConfig:
         return loader.load_sweep_config(master, [*overrides, *fixed])
@@ -142,10 +140,11 @@ def command() -> str:
     return shlex.join(["asr-lab", *words])
 
 
-def _with_arguments(grid: dict[str, Any], arguments: list[Override]) -> tuple[dict[str, Any], list[str]]:
-    """(the grid with the command line's axes, overrides that hold for all cells)"""
+def read_arguments(loader: Any, master: DictConfig, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(the experiment's grid with the command line's axes, overrides that hold for all cells)"""
+    grid: Any = OmegaConf.to_container(master.grid) if "grid" in master else {}
     fixed = []
-    for argument in arguments:
+    for argument in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
         key = argument.get_key_element()
         if argument.is_sweep_override() or not key.startswith("~"):
             wanted = values.read(argument)
