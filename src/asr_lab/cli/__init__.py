@@ -52,6 +52,7 @@ def main() -> None:
         lm,
         logs,
         lr_find,
+        plan,
         report,
         rerun,
         status,
@@ -60,7 +61,22 @@ def main() -> None:
         transcribe,
     )
 
-    modules = (train, sweep, status, logs, cancel, rerun, report, evaluate, errors, align, transcribe, export, inspect)
+    modules = (
+        train,
+        sweep,
+        plan,
+        status,
+        logs,
+        cancel,
+        rerun,
+        report,
+        evaluate,
+        errors,
+        align,
+        transcribe,
+        export,
+        inspect,
+    )
     for module in (*modules, gradients, forensics, clip_advice, lr_find, data, lm):
         module.add(app)
     argv = sys.argv[1:]

@@ -56,6 +56,13 @@ def location(experiment: str) -> list[str]:
     return ["--config-name", experiment]
 
 
+def file_of(experiment: str) -> Path:
+    """The YAML of an experiment given by name or path. Raises as `location`."""
+    options = location(experiment)
+    folders = [Path(options[1])] if options[0] == "--config-dir" else experiment_dirs()
+    return next(path for folder in folders if (path := folder / f"{options[-1]}.yaml").exists())
+
+
 def experiments() -> list[str]:
     """Names of all experiments, the user's and the packaged ones."""
     return sorted({p.stem for folder in experiment_dirs() for p in folder.glob("*.yaml")})
