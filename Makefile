@@ -5,7 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sweep report test test-slow lint format types check docs clean
+# How `make sweep` launches: LAUNCHER=slurm PARTITION=gpu GPUS=1 TIME=120 (minutes), JOBS=4 (local: cells at once)
+LAUNCHER ?= local
+LAUNCH = hydra/launcher=$(LAUNCHER) $(if $(PARTITION),hydra.launcher.partition=$(PARTITION)) \
+	$(if $(GPUS),hydra.launcher.gpus=$(GPUS)) $(if $(TIME),hydra.launcher.minutes=$(TIME)) \
+	$(if $(JOBS),hydra.launcher.n_jobs=$(JOBS))
+
+.PHONY: help setup demo plan doctor sweep resume status cancel slurm-local slurm-stop report test test-slow lint format types check docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -22,8 +28,29 @@ demo: setup ## Run the smoke experiment (2 encoders x 3 clippings x 2 seeds) and
 	$(BIN)/asr-lab sweep smoke
 	$(BIN)/asr-lab report smoke
 
-sweep: setup ## Run what is missing of an experiment: make sweep EXP=encoder_x_clipping [ARGS="seed=1,2"]
-	$(BIN)/asr-lab sweep $(EXP) $(ARGS)
+plan: setup ## Cells and time of an experiment: make plan EXP=encoder_x_clipping
+	$(BIN)/asr-lab plan $(EXP) $(ARGS)
+
+doctor: setup ## Would it run? make doctor EXP=encoder_x_clipping
+	$(BIN)/asr-lab doctor $(EXP) $(LAUNCH) $(ARGS)
+
+sweep: setup ## Run what is missing: make sweep EXP=encoder_x_clipping [LAUNCHER=slurm PARTITION=gpu GPUS=1 TIME=120]
+	$(BIN)/asr-lab sweep $(EXP) $(LAUNCH) $(ARGS)
+
+resume: setup ## The same, with cells that failed: make resume EXP=encoder_x_clipping
+	$(BIN)/asr-lab sweep $(EXP) --retry-failed $(LAUNCH) $(ARGS)
+
+status: setup ## What has become of the cells: make status [EXP=encoder_x_clipping]
+	$(BIN)/asr-lab status $(EXP)
+
+cancel: setup ## Stop a sweep without losing anything: make cancel EXP=encoder_x_clipping
+	$(BIN)/asr-lab cancel $(EXP)
+
+slurm-local: setup ## Start a Slurm of one node for trying (root, Debian's slurm-wlm and munge)
+	$(BIN)/python -m asr_lab.sweep.slurm_local start .slurm-local
+
+slurm-stop: setup ## Stop it
+	$(BIN)/python -m asr_lab.sweep.slurm_local stop .slurm-local
 
 report: setup ## Report of an experiment: make report EXP=encoder_x_clipping
 	$(BIN)/asr-lab report $(EXP)

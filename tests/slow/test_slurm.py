@@ -1,0 +1,158 @@
+"""Cells on a real scheduler: a Slurm of one node that the test starts, with preemption, time limits and a dying node."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asr_lab.sweep.slurm_local import LocalSlurm, is_installed
+from asr_lab.sweep.state import state_of
+
+from ..conftest import tiny
+from .test_faults import wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not is_installed() or os.geteuid() != 0, reason="needs slurm-wlm, munge and root"),
+]
+
+EXPERIMENT = """
+defaults:
+  - config
+  - override encoder: bilstm
+  - override logger: none
+  - _self_
+experiment: cluster
+question: does it queue?
+grid:
+  clipping: [none, norm]
+  repeat: 6
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    found = LocalSlurm(tmp_path_factory.mktemp("slurm"), max_array_size=9)
+    found.start()
+    yield found
+    found.stop()
+
+
+class Cluster:
+    def __init__(self, here: Path, slurm: LocalSlurm, tones: Path, *more: str):
+        (here / "experiments").mkdir()
+        (here / "experiments" / "cluster.yaml").write_text(EXPERIMENT)
+        own = [o for o in tiny(tones, "encoder=bilstm") if not o.startswith(("logger", "encoder=", "trainer.max"))]
+        options = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", *own, *more]
+        self.here, self.folder, self.slurm = here, here / "outputs" / "cluster", slurm
+        self.sweep_args = ["sweep", "cluster", *options]
+
+    def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "asr_lab", *args]
+        env = os.environ | self.slurm.env | {"COLUMNS": "200"}
+        return subprocess.run(command, cwd=self.here, env=env, capture_output=True, text=True, check=False)
+
+    def sweep(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return self(*self.sweep_args, *more)
+
+    def counts(self) -> dict[str, int]:
+        return state_of(self.folder).counts
+
+    def release(self) -> None:
+        """Requeued jobs wait two minutes; not here."""
+        for job in self.slurm.ask("squeue", "-h", "-r", "-t", "PD", "-o", "%i").stdout.split():
+            self.slurm.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
+
+
+def test_preempted_cells_go_on_from_their_checkpoints(tmp_path, tones, slurm):
+    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=150")
+    done = cluster.sweep()
+    assert done.returncode == 0, done.stderr
+    assert "queued 12 cells" in done.stderr and len(set(done.stderr.split(" as ")[1].split(","))) == 2  # the limit is 8
+    # Submitted and back: another shell sees them.
+    seen = json.loads(cluster("status", "cluster", "--json").stdout)
+    assert seen["total"] == 12 and seen["queued"] + seen["running"] + seen["done"] == 12
+    again = cluster.sweep()
+    assert again.returncode == 0 and "queued 0 cells" in again.stderr, again.stderr
+    signalled: set[str] = set()
+
+    def all_signalled() -> bool:
+        for cell in state_of(cluster.folder).cells:
+            if cell.state == "running" and cell.step and cell.name not in signalled:
+                assert cell.job
+                slurm.ask("scancel", "-s", "USR2", cell.job)
+                signalled.add(cell.name)
+        cluster.release()
+        return len(signalled) == 12
+
+    wait_for(all_signalled, 400)
+
+    def all_done() -> bool:
+        cluster.release()
+        return cluster.counts()["done"] == 12
+
+    wait_for(all_done, 400)
+    results = [json.loads(p.read_text()) for p in cluster.folder.glob("*/result.json")]
+    assert all(r["resumed_at_step"] > 0 for r in results)
+    report = cluster("report", "cluster")
+    assert report.returncode == 0, report.stderr
+
+
+def test_a_time_limit_saves_and_queues_again(tmp_path, tones, slurm):
+    limit = ["hydra.launcher.minutes=1", "hydra.launcher.signal_s=45", "clipping=norm", "seed=1"]
+    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=100000", *limit)
+    assert cluster.sweep().returncode == 0
+
+    def requeued() -> bool:
+        cluster.release()
+        return any((p.parent / "train.log").read_text().count("going on from step") >= 1 for p in logs(cluster))
+
+    wait_for(requeued, 300)
+    said = cluster("cancel", "cluster")
+    assert said.returncode == 0
+    wait_for(lambda: cluster.counts()["cancelled"] == 1)
+    wait_for(lambda: not slurm.ask("squeue", "-h").stdout.strip())
+
+
+def test_a_node_that_dies_loses_nothing(tmp_path, tones, slurm):
+    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=150", "seed=1,2")
+    assert cluster.sweep().returncode == 0
+    wait_for(lambda: any(c.state == "running" and c.step for c in state_of(cluster.folder).cells))
+    slurm.kill("slurmd")
+    time.sleep(1)
+    slurm.start_slurmd()
+    until = time.monotonic() + 300
+    while cluster.counts()["done"] < 4:
+        cluster.release()
+        if not slurm.ask("squeue", "-h").stdout.strip():
+            assert cluster.sweep().returncode == 0
+        assert time.monotonic() < until, cluster.counts()
+        time.sleep(1)
+
+
+def test_mistakes_queue_nothing(tmp_path, tones, slurm):
+    cluster = Cluster(tmp_path, slurm, tones)
+    for more, said in (
+        (["hydra.launcher.partition=gpus"], "partition=gpus: no such partition; choose from: debug"),
+        (["+hydra.launcher.sbatch.nodelist=nowhere"], "nothing was queued"),
+        (["hydra.launcher.minutes=0"], "hydra.launcher.minutes must be positive"),
+    ):
+        done = cluster.sweep(*more)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr.strip().splitlines()[-1]
+    assert not slurm.ask("squeue", "-h").stdout.strip()
+    slurm.kill("slurmctld")
+    try:
+        done = cluster.sweep()
+        assert done.returncode == 2 and "is Slurm up?" in done.stderr.strip().splitlines()[-1]
+    finally:
+        slurm._run("slurmctld")
+
+
+def logs(cluster: Cluster) -> list[Path]:
+    return list(cluster.folder.glob("*/train.log"))
