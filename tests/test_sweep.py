@@ -80,6 +80,73 @@ def test_repeating_runs_nothing_and_extending_runs_the_rest(swept, asr_lab):
     assert len(plan["cells"]) == 3  # those of the first launch stay in the plan
 
 
+def test_status_in_words_and_as_json(swept, asr_lab):
+    here, _, _ = swept
+    done = asr_lab("status", "tiny", "--json", cwd=here)
+    found = json.loads(done.stdout)
+    n = len(cells(here))  # slow tests add some
+    assert n >= 2 and [found[k] for k in ("failed", "running", "queued", "planned")] == [0, 0, 0, 0]
+    assert found["total"] == found["done"] == n and all(c["seconds"] > 0 for c in found["cells"])
+    rates = {c["name"]: c["score"] for c in found["cells"]}
+    assert rates == {c.name: json.loads((c / "result.json").read_text())["metrics"]["test/wer"] for c in cells(here)}
+    said = asr_lab("status", "tiny", cwd=here).stdout
+    assert "which clipping?" in said and "seed 1" in said and said.count("✓") >= 3
+    everything = asr_lab("status", cwd=here)
+    assert f"{n} cells: {n} done" in everything.stdout
+    assert "did you mean 'tiny'" in only_line(asr_lab("status", "tinny", cwd=here))
+
+
+def test_logs_of_a_cell(swept, asr_lab):
+    here, _, _ = swept
+    said = asr_lab("logs", cells(here)[0].name, cwd=here)
+    assert "epoch 1/1" in said.stdout
+    assert asr_lab("logs", cells(here)[0].name, "-n", "1", cwd=here).stdout == said.stdout.splitlines(True)[-1]
+    assert "no run 'nothing'" in only_line(asr_lab("logs", "nothing", cwd=here))
+
+
+def test_a_plan_starts_nothing(swept, asr_lab):
+    here, overrides, _ = swept
+    before = sorted(here.rglob("*"))
+    done = asr_lab("plan", "tiny", "--no-measure", "--json", *overrides, "seed=1,2", cwd=here)
+    found = json.loads(done.stdout)
+    assert len(found["cells"]) == 4 and found["excluded"] == []
+    assert [c["source"] for c in found["cells"]].count("it is done") == len(cells(here))
+    assert found["seconds"] > 0  # the other seeds are like those that are done
+    excluding = EXPERIMENT.replace("seed: [1]", "seed: [1, 2]\n  exclude: [{clipping: norm, seed: 2}]")
+    (here / "experiments" / "excluding.yaml").write_text(excluding.replace("experiment: tiny", "experiment: other"))
+    done = asr_lab("plan", "excluding", "--no-measure", *overrides, cwd=here)
+    assert "1 cells left out: grid.exclude[0]: {'clipping': 'norm', 'seed': 2}" in done.stdout
+    (here / "experiments" / "excluding.yaml").unlink()
+    assert sorted(here.rglob("*")) == before
+    assert "take at least" in only_line(
+        asr_lab("plan", "tiny", "--no-measure", "--budget", "1s", *overrides, "seed=1,2", cwd=here)
+    )
+
+
+def test_other_code_is_refused_unless_allowed(swept, asr_lab):
+    here, overrides, _ = swept
+    path = cells(here)[0] / "result.json"
+    old = path.read_text()
+    path.write_text(old.replace(json.loads(old)["code"], "0123456789ab"))
+    try:
+        said = only_line(asr_lab("sweep", "tiny", *overrides, cwd=here))
+        assert "1 of 2 finished cells came of other code (0123456789ab" in said and "--allow-drift" in said
+        assert asr_lab("sweep", "tiny", *overrides, "--allow-drift", cwd=here).returncode == 0
+    finally:
+        path.write_text(old)
+
+
+@pytest.mark.slow
+def test_a_rerun_gives_the_same_bits(swept, asr_lab):
+    here, _, _ = swept
+    done = asr_lab("rerun", cells(here)[0].name, cwd=here)
+    assert done.returncode == 0 and "bit-equal" in done.stdout, done.stdout + done.stderr
+    assert "points of curves: equal" in done.stdout and "tensors of weights: equal" in done.stdout
+    assert (cells(here)[0] / "rerun-1" / "result.json").exists()
+    again = json.loads(asr_lab("rerun", cells(here)[0].name, "--json", cwd=here).stdout)
+    assert again["bit_equal"] and again["suspects"] == []
+
+
 def test_the_report_reads_what_the_sweep_wrote(swept, asr_lab):
     here, _, _ = swept
     done = asr_lab("report", "tiny", cwd=here)
@@ -101,6 +168,12 @@ def test_a_failing_cell_stops_no_other_and_is_named(swept, asr_lab):
     results = [json.loads((c / "result.json").read_text()) for c in cells(here)]
     statuses = [r["status"] for r in results if "clipping.threshold" in r["factors"]]
     assert sorted(statuses) == ["done", "failed"]
+    again = asr_lab("sweep", "tiny", *overrides, "clipping=norm", "clipping.threshold=-1,2", "seed=1", cwd=here)
+    assert again.returncode == 0 and "1 failed before, 0 to run" in again.stderr
+    retried = asr_lab(
+        "sweep", "tiny", *overrides, "clipping=norm", "clipping.threshold=-1,2", "seed=1", "--retry-failed", cwd=here
+    )
+    assert retried.returncode == 2 and "1 to run" in retried.stderr and "(try 2)" in retried.stderr
     report = asr_lab("report", "tiny", cwd=here)
     assert report.returncode == 0
     assert "threshold must be positive" in (here / "outputs" / "tiny" / "report.md").read_text()

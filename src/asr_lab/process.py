@@ -50,5 +50,6 @@ def quieten() -> None:
         ".*is not a.*Tensor.*",
         ".*LeafSpec.*",
         ".*no `val_dataloader`.*",
+        ".*`srun` command is available.*",  # a launcher of ours uses it where it should
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -1,4 +1,4 @@
-"""Cells on a real scheduler: a Slurm of one node that the test starts, with preemption, time limits and a dying node."""
+"""Cells on a real scheduler, a Slurm of one node that the test starts: preemption, time limits, a dying node."""
 
 import json
 import os
