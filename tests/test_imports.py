@@ -59,7 +59,9 @@ def test_parts_import_neither_each_other_nor_hydra(part):
         ("build_lm.py", BASE | PARTS | {"build", "lm_task", "data"}),
         ("build_toy.py", BASE | PARTS | {"build", "toy_task", "data"}),
         ("lm_run.py", BASE | PARTS | {"build", "build_lm", "run"}),
-        ("run.py", BASE),
+        ("run.py", BASE | {"hold"}),
+        ("hold.py", BASE),
+        ("ledger.py", BASE),
         (
             "train.py",
             BASE
@@ -71,11 +73,13 @@ def test_parts_import_neither_each_other_nor_hydra(part):
                 "cost",
                 "environment",
                 "evaluate",
+                "hold",
+                "ledger",
                 "process",
                 "report",
                 "run",
-            }
-            | {"tracking"},
+                "tracking",
+            },
         ),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_plan_starts_nothing(swept, asr_lab):
     (here / "experiments" / "excluding.yaml").unlink()
     assert sorted(here.rglob("*")) == before
     assert "take at least" in only_line(
-        asr_lab("plan", "tiny", "--no-measure", "--budget", "1s", *overrides, "seed=1,2", cwd=here)
+        asr_lab("plan", "tiny", "--no-measure", "--budget", "0.1s", *overrides, "seed=1,2", cwd=here)
     )
 
 
