@@ -97,10 +97,11 @@ def collect(folder: Path) -> Experiment:
         raise AsrLabError(f"{folder}: no such folder{nearest(folder.name, siblings)}")
     plan, damage = read_object(folder / PLAN) if (folder / PLAN).exists() else ({}, [])
     planned = {}
+    common = as_object(plan.get("common"))
     for entry in plan["cells"] if isinstance(plan.get("cells"), list) else []:
         name = str(as_object(entry).get("name", ""))
         if Path(name).name == name and name not in ("", ".."):  # a plan never reaches outside its folder
-            planned[name] = entry
+            planned[name] = {**as_object(entry), "factors": {**common, **as_object(as_object(entry).get("factors"))}}
         else:
             damage.append(f"{PLAN}: '{name}' is not the name of a cell's folder; the entry was left out")
     found = sorted(p.parent.name for p in folder.glob(f"*/{RESULT}") if p.parent.name not in planned)

@@ -71,16 +71,23 @@ class Plan:
         old = read_plan(self.folder) or {}
         cells = [{"name": c.name, "fingerprint": c.fingerprint, "factors": c.factors} for c in self.cells]
         ours = {_key(c["factors"]) for c in cells} | {c["fingerprint"] for c in cells}
-        earlier = [c for c in old.get("cells", []) if not {_key(c["factors"]), c["fingerprint"]} & ours]
+        earlier = [c for c in with_common(old) if not {_key(c["factors"]), c["fingerprint"]} & ours]
         axes = {axis: list(found) for axis, found in self.axes.items()}
         for axis, found in old.get("axes", {}).items() if earlier else ():
             axes[axis] = axes.get(axis, []) + [v for v in found if v not in axes.get(axis, [])]
+        cells = earlier + cells
+        common = dict(cells[0]["factors"])
+        for cell in cells:
+            common = {k: v for k, v in common.items() if k in cell["factors"] and cell["factors"][k] == v}
+        for cell in cells:
+            cell["factors"] = {k: v for k, v in cell["factors"].items() if k not in common}
         plan = {
             "experiment": self.experiment,
             "question": self.question,
             "command": command(),
             "axes": {axis: found for axis, found in axes.items() if len(found) > 1 or axis == "seed"},
-            "cells": earlier + cells,
+            "common": common,  # factors that all cells share
+            "cells": cells,
             "time": now(),
         }
         return write_json(self.folder / FILE, plan)
@@ -130,6 +137,12 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}/{FILE}: cannot be read ({error}); move it away, then run the sweep again") from None
+
+
+def with_common(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of sweep.json, with the factors that all of them share"""
+    common = plan.get("common", {})
+    return [cell | {"factors": common | cell["factors"]} for cell in plan.get("cells", [])]
 
 
 def command() -> str:

@@ -15,7 +15,7 @@ from asr_lab.errors import RunError, nearest
 from asr_lab.hold import holder
 from asr_lab.ledger import STATES, Event, last_events, read_events
 from asr_lab.run import CANCELLED, Run
-from asr_lab.sweep.plan import read_plan
+from asr_lab.sweep.plan import read_plan, with_common
 
 PROGRESS = "progress.json"
 OVER = ("done", "failed", "exploded", "cancelled")
@@ -101,8 +101,8 @@ def state_of(folder: Path) -> ExperimentState:
     with os.scandir(folder) as entries:
         there = {e.name for e in entries if e.is_dir()}
     cells = []
-    for cell in plan["cells"]:
-        name, factors = cell["name"], plan.get("common", {}) | cell["factors"]
+    for cell in with_common(plan):
+        name, factors = cell["name"], cell["factors"]
         if name not in there:
             cells.append(CellState(name, "planned", factors))
             continue
