@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_lab.errors import ConfigError
-from asr_lab.sweep.algebra import cells
+from asr_lab.sweep.algebra import cells, overridden
 from asr_lab.sweep.conditions import holds
 from asr_lab.sweep.sampling import sampled
 
@@ -171,3 +171,55 @@ def test_what_is_no_grid_is_one_line_that_names_the_place(grid, said):
 def test_a_hundred_thousand_cells():
     grid = {"a": list(range(100)), "b": list(range(100)), "repeat": 10}
     assert len(cells(grid)) == 100_000
+
+
+class TestOverridden:
+    """The command line's axis takes the place of the grid's, wherever that is."""
+
+    @pytest.mark.parametrize(
+        ("grid", "axis", "values", "expected"),
+        [
+            ({"a": [1, 2], "b": [3]}, "a", [9], {"a": [9], "b": [3]}),
+            ({"zip": {"a": [1, 2], "b": [3, 4]}}, "a", [9], {"a": [9], "zip": {"b": [3, 4]}}),
+            ({"zip": {"a": [1, 2]}}, "a", [9], {"a": [9]}),
+            ({"a": [1], "repeat": 3}, "seed", [7], {"a": [1], "seed": [7]}),
+            (
+                {"a": [1], "when": [{"if": {"a": 1}, "grid": {"b": [1, 2]}}]},
+                "b",
+                [9],
+                {"a": [1], "when": [{"if": {"a": 1}, "grid": {"b": [9]}}]},
+            ),
+            ({"any": [{"a": [1]}, {"a": [2], "b": [3]}]}, "a", [9], {"any": [{"a": [9]}, {"a": [9], "b": [3]}]}),
+            (
+                {"list": [{"a": 1, "b": 2}, {"b": 3}]},
+                "a",
+                [8, 9],
+                {"list": [{"a": 8, "b": 2}, {"a": 9, "b": 2}, {"b": 3}]},
+            ),
+            (
+                {"sample": {"n": 4, "axes": {"a": {"log": [1, 2]}, "b": {"int": [1, 2]}}}},
+                "a",
+                [9],
+                {"a": [9], "sample": {"n": 4, "axes": {"b": {"int": [1, 2]}}}},
+            ),
+        ],
+    )
+    def test_in_its_place(self, grid, axis, values, expected):
+        found, there = overridden(grid, axis, values)
+        assert there and found == expected
+        assert cells(found)
+
+    def test_what_is_not_there_is_said(self):
+        grid = {"a": [1], "when": [{"if": {"a": 1}, "grid": {"b": [1]}}]}
+        assert overridden(grid, "c", [1]) == (grid, False)
+
+    def test_conditions_see_the_new_values(self):
+        grid = {"a": ["x", "y"], "when": [{"if": {"a": "x"}, "grid": {"b": [1, 2]}}]}
+        assert cells(overridden(grid, "a", ["y"])[0]) == [{"a": "y"}]
+
+
+def test_what_is_left_out_is_told_with_its_reason():
+    left: list = []
+    found = cells({"a": [1, 2, 3], "include": [{"a": [1, 2]}], "exclude": [{"a": "> 5"}, {"a": 2}]}, left)
+    assert found == [{"a": 1}]
+    assert left == [({"a": 3}, "fits none of grid.include"), ({"a": 2}, "grid.exclude[1]: {'a': 2}")]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.errors import HydraException
 
 from asr_lab.errors import ConfigError
 
@@ -29,7 +30,7 @@ def read(override: Override) -> list[Any]:
         return [_plain(override.value())]
     try:
         return [_plain(v) for v in override.sweep_iterator(Transformer.identity)]
-    except (ValueError, NotImplementedError, TypeError) as error:
+    except (HydraException, ValueError, NotImplementedError, TypeError) as error:
         raise ConfigError(f"{override.input_line}: {error}") from None
 
 
