@@ -179,7 +179,7 @@ def assert_as_undisturbed(sweep: Sweep, undisturbed: Sweep) -> None:
 
 
 def is_over(sweep: Sweep) -> bool:
-    return state_of(sweep.folder).counts["done"] == 24
+    return (sweep.folder / "sweep.json").exists() and state_of(sweep.folder).counts["done"] == 24
 
 
 def workers(sweep: Sweep) -> list[int]:

@@ -1,6 +1,8 @@
 """One point of a grid: a composed Hydra configuration becomes a frozen run."""
 
+import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from asr_lab.run import UNNUMBERED, Run, find_run, fingerprint
 SIZES = ("tiny", "small", "medium", "large")
 # Not part of a run's identity, what they pick is; but choices that a person made.
 SHORTHANDS = ("size", "match", "lm.model.run", "distill.teacher")
+UNSAFE = re.compile(r"[^\w=,.+-]")  # in the name of a folder
 NO_MATCH = {"by": "none", "target": "none"}
 
 
@@ -105,7 +108,7 @@ def cell_name(overrides: Iterable[Any], mark: str) -> str:
     """Of a cell's folder: the overrides that matter, and the beginning of its fingerprint `mark`."""
     kept = [o.lstrip("+~") for o in map(str, overrides) if not _unnumbered(o.lstrip("+~").partition("=")[0])]
     readable = ",".join(kept)[:120] or "default"
-    safe = "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in readable)
+    safe = UNSAFE.sub("_", readable)
     return f"{safe}-{mark[:8]}"
 
 
@@ -118,6 +121,7 @@ def key_of(override: Any) -> str:
     return str(override).lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+@cache
 def _unnumbered(key: str) -> bool:
     def is_under(roots: tuple[str, ...]) -> bool:
         return any(key == root or key.startswith(root + ".") for root in roots)

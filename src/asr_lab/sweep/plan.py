@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class Plan:
 
     def look(self, key: str) -> Any:
         """A value that all cells share"""
-        return self.configs.look(self.cells[0].cell, key)
+        return self.configs.looker(self.cells[0].cell)(key)
 
     def config(self, cell: Planned) -> dict[str, Any]:
         """The resolved configuration of a cell"""
@@ -118,10 +117,10 @@ def make_plan(loader: Any, master: DictConfig, arguments: Sequence[str], cells: 
     for cell, mark in zip(cells, configs.fingerprints(), strict=True):
         if mark not in found:
             said = [*overrides(cell), *fixed]
-            chosen = factors_of(configs.choices(cell), said, configs.tops, partial(configs.look, cell))
+            chosen = factors_of(configs.choices(cell), said, configs.tops, configs.looker(cell))
             found[mark] = Planned(old.get(mark[:8]) or cell_name(said, mark), mark, chosen, said, cell)
     planned = [*found.values()]
-    experiment, question = (str(configs.look(cells[0], key) or "") for key in ("experiment", "question"))
+    experiment, question = (str(configs.looker(cells[0])(key) or "") for key in ("experiment", "question"))
     return Plan(folder, experiment, question, planned, _axes(planned), len(cells) - len(planned), excluded, configs)
 
 

@@ -9,6 +9,7 @@ together. Some cells are composed in full as well, and must come out the same.
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from hydra.errors import HydraException
@@ -77,8 +78,8 @@ class Configs(Protocol):
         """The cell's resolved configuration, dotted keys"""
         ...
 
-    def look(self, cell: Cell, key: str) -> Any:
-        """One value of it; a mapping where the key is none of a leaf, None where there is nothing"""
+    def looker(self, cell: Cell) -> Callable[[str], Any]:
+        """Gives its values by dotted key; a mapping where the key is none of a leaf, None where there is nothing"""
         ...
 
     def choices(self, cell: Cell) -> dict[str, str]: ...
@@ -116,8 +117,8 @@ class InFull:
     def flat(self, cell: Cell) -> dict[str, Any]:
         return self._of(cell).flat
 
-    def look(self, cell: Cell, key: str) -> Any:
-        return _look(key, self.flat(cell))
+    def looker(self, cell: Cell) -> Callable[[str], Any]:
+        return partial(_look, self.flat(cell))
 
     def choices(self, cell: Cell) -> dict[str, str]:
         return self._of(cell).choices
@@ -141,16 +142,29 @@ class Planner:
         self.base = compose([])
         self.folder, self.tops = self.base.folder, self.base.tops
         self._composed: dict[tuple, Change] = {}
+        self._inside: dict[tuple[int, str], bool] = {}
         self.classes = self._classes()
 
-    def look(self, cell: Cell, key: str) -> Any:
-        changes = self.changes(cell)
+    def looker(self, cell: Cell) -> Callable[[str], Any]:
+        return partial(self._look, cell, self.changes(cell))
+
+    def _look(self, cell: Cell, changes: list[Change], key: str) -> Any:
         for change in reversed(changes):
             if key in change.values:
                 return change.values[key]
             if key in change.gone:
                 return None
-        return _look(key, self.base.flat) if key in self.base.flat else _look(key, self.flat(cell))
+        if key in self.base.flat:
+            return self.base.flat[key]
+        inside = self._has_inside(self.base.flat, key) or any(self._has_inside(c.values, key) for c in changes)
+        return _look(self.flat(cell), key) if inside else None
+
+    def _has_inside(self, flat: dict[str, Any], key: str) -> bool:
+        """Whether there are keys below one; remembered, both live as long as this object"""
+        known = self._inside.get((id(flat), key))
+        if known is None:
+            known = self._inside[id(flat), key] = any(k.startswith(key + ".") for k in flat)
+        return known
 
     def changes(self, cell: Cell) -> list[Change]:
         """Those of a cell, in the order in which they are laid over the base."""
@@ -259,7 +273,7 @@ class Planner:
         )
 
 
-def _look(key: str, flat: dict[str, Any]) -> Any:
+def _look(flat: dict[str, Any], key: str) -> Any:
     if key in flat:
         return flat[key]
     inside = {k.removeprefix(key + "."): v for k, v in flat.items() if k.startswith(key + ".")}
