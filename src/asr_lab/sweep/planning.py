@@ -21,8 +21,7 @@ from asr_lab.sweep.identity import Identity
 from asr_lab.sweep.references import ANY, references
 from asr_lab.sweep.values import write
 
-PROBES = 12
-FEW = 16  # cells that are composed in full sooner than they are planned
+PROBES = 6
 
 
 class Change(NamedTuple):
@@ -89,8 +88,11 @@ class Configs(Protocol):
 
 def composer(compose: Compose, cells: Sequence[Cell], groups: Iterable[str]) -> Configs:
     """The quick way where it is sure to give the same, or each cell in full."""
-    plain = not any(axis.startswith(("+", "~", "match")) or "@" in axis for cell in cells for axis in cell)
-    if plain and len(cells) > FEW:
+    groups = set(groups)
+    axes = {axis for cell in cells for axis in cell}
+    plain = not any(axis.startswith(("+", "~", "match")) or "@" in axis for axis in axes)
+    n_composed = 1 + len({(axis, repr(cell[axis])) for cell in cells for axis in cell if axis in groups}) + PROBES + 2
+    if plain and n_composed < len(cells):
         try:
             planner = Planner(compose, cells, groups)
         except HydraException:  # an override of the command line that only fits a cell's choices
