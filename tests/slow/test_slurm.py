@@ -70,7 +70,7 @@ class Cluster:
 
 
 def test_preempted_cells_go_on_from_their_checkpoints(tmp_path, tones, slurm):
-    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=150")
+    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=60")
     done = cluster.sweep()
     assert done.returncode == 0, done.stderr
     assert "queued 12 cells" in done.stderr and len(set(done.stderr.split(" as ")[1].split(","))) == 2  # the limit is 8
@@ -120,7 +120,7 @@ def test_a_time_limit_saves_and_queues_again(tmp_path, tones, slurm):
 
 
 def test_a_node_that_dies_loses_nothing(tmp_path, tones, slurm):
-    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=150", "seed=1,2")
+    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=60", "seed=1,2")
     assert cluster.sweep().returncode == 0
     wait_for(lambda: any(c.state == "running" and c.step for c in state_of(cluster.folder).cells))
     slurm.kill("slurmd")

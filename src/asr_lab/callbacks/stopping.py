@@ -47,24 +47,24 @@ class StopBetweenSteps(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Stop.can_wait = True
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        n = trainer.current_epoch  # epochs that are over
+        if not n or n % (trainer.check_val_every_n_epoch or 1):
+            return
+        # The validation has just been saved; Lightning calls the callbacks that do so last, so not in its own hook.
+        if self._wanted(trainer, EVERY - 1):
+            self._end()
+        if PAUSE in os.environ and int(os.environ[PAUSE]) <= n:
+            raise PausedError(f"paused after epoch {n}")
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
-            return  # inside a step; or a validation follows, after which it is saved anyway
+            return  # inside a step; or the epoch's end comes first
         if self._wanted(trainer, batch_idx):
             trainer.save_checkpoint(self.file)
             self._end()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The callbacks that save come before this one.
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        if self._wanted(trainer, EVERY - 1):
-            self._end()
-        n = trainer.current_epoch + 1
-        if PAUSE in os.environ and int(os.environ[PAUSE]) <= n != trainer.max_epochs:
-            raise PausedError(f"paused after epoch {n}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Stop.can_wait = False

@@ -59,9 +59,10 @@ class GridSweeper(Sweeper):
     def frozen(self, plan: Plan, cells: list[Planned]) -> list[Run]:
         """The cells' runs, written before the first one starts, so that a YAML edited meanwhile changes nothing"""
         n_threads = self.launcher.n_threads(len(cells))
+        new = {cell.name for cell in cells if not (plan.folder / cell.name).exists()}
         runs = [freeze(plan, cell, n_threads) for cell in cells]
         ledger = Ledger(plan.folder)
-        ledger.extend((r.name, "planned", "", {"fingerprint": r.fingerprint}) for r in runs if not r.is_done())
+        ledger.extend((r.name, "planned", "", {"fingerprint": r.fingerprint}) for r in runs if r.name in new)
         ledger.close()
         return runs
 

@@ -47,7 +47,9 @@ def _requeue(max_requeues: int) -> None:
     if n >= max_requeues:
         print(f"asr-lab: preempted {n + 1} times, not queued again", file=sys.stderr, flush=True)
         return
-    job = os.environ["SLURM_JOB_ID"]  # of an array's task too
+    # By its place in the array: SLURM_JOB_ID of the last task is the number of the whole array.
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"asr-lab: scontrol requeue {job}: {done.stderr.strip()}", file=sys.stderr, flush=True)
