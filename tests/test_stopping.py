@@ -1,0 +1,87 @@
+"""A run that is told to stop saves between two steps, and goes on as if nobody had told it anything."""
+
+import json
+
+import pytest
+
+from asr_lab.callbacks.stopping import Stop, StopBetweenSteps
+from asr_lab.errors import PausedError
+from asr_lab.process import PAUSE
+from asr_lab.sweep.state import state_of
+from asr_lab.train import train
+
+from .conftest import make_run, tiny
+
+EPOCHS = "trainer.max_epochs=3"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tones):
+    return train(make_run(tmp_path_factory.mktemp("whole") / "run", tiny(tones, EPOCHS)))
+
+
+@pytest.fixture(autouse=True)
+def nothing_wanted(monkeypatch):
+    monkeypatch.setattr(Stop, "wanted", None)
+    monkeypatch.setattr(Stop, "can_wait", False)
+
+
+def told_at(monkeypatch, step: int) -> None:
+    def wanted(self, trainer, batch_idx) -> bool:
+        return trainer.global_step >= step
+
+    monkeypatch.setattr(StopBetweenSteps, "_wanted", wanted)
+
+
+@pytest.mark.parametrize("where", ["within an epoch", "at its last step"])
+def test_it_saves_ends_and_goes_on(tmp_path, tones, monkeypatch, uninterrupted, where):
+    per_epoch = uninterrupted["steps"] // 3
+    step = per_epoch + (1 if where == "within an epoch" else per_epoch)
+    run = make_run(tmp_path / "run", tiny(tones, EPOCHS))
+    with monkeypatch.context() as m:
+        told_at(m, step)
+        with pytest.raises(SystemExit) as stopped:
+            train(run)
+    assert stopped.value.code == 143
+    result = run.result()
+    assert result and result["status"] == "preempted"
+    found = train(run)
+    assert found["resumed_at_step"] == step
+    assert found["metrics"] == uninterrupted["metrics"]
+
+
+def test_told_after_the_last_step_it_still_goes_on_to_the_end(tmp_path, tones, monkeypatch, uninterrupted):
+    run = make_run(tmp_path / "run", tiny(tones, EPOCHS))
+    told_at(monkeypatch, uninterrupted["steps"])
+    assert train(run)["metrics"] == uninterrupted["metrics"]
+
+
+def test_a_pause_after_an_epoch(tmp_path, tones, monkeypatch, uninterrupted):
+    run = make_run(tmp_path / "run", tiny(tones, EPOCHS))
+    for n in (1, 2):
+        with monkeypatch.context() as m:
+            m.setenv(PAUSE, str(n))
+            with pytest.raises(PausedError, match=f"paused after epoch {n}"):
+                train(run)
+        result = run.result()
+        assert result and (result["status"], result["reason"]) == ("preempted", f"paused after epoch {n}")
+    monkeypatch.setenv(PAUSE, "3")
+    assert train(run)["metrics"] == uninterrupted["metrics"]
+
+
+def test_progress_and_ledger_of_a_cell(tmp_path, tones):
+    (tmp_path / "sweep.json").write_text(
+        json.dumps({"experiment": "e", "cells": [{"name": "run", "fingerprint": "", "factors": {"seed": 1}}]})
+    )
+    assert state_of(tmp_path).counts["planned"] == 1
+    run = make_run(tmp_path / "run", tiny(tones, "trainer.max_epochs=1"))
+    result = train(run)
+    progress = json.loads((run.folder / "progress.json").read_text())
+    assert (progress["step"], progress["epochs"], progress["metric"]) == (result["steps"], 1, "wer")
+    [cell] = state_of(tmp_path).cells
+    assert (cell.state, cell.score, cell.seconds) == ("done", result["metrics"]["test/wer"], result["seconds"]["total"])
+    # The same from the files alone, should the ledger be lost.
+    for path in (tmp_path / "ledger").iterdir():
+        path.unlink()
+    [again] = state_of(tmp_path).cells
+    assert (again.state, again.score, again.seconds) == (cell.state, cell.score, cell.seconds)
