@@ -191,13 +191,31 @@ def test_mistakes_in_a_grid_start_nothing(swept, asr_lab):
 
 
 @pytest.mark.slow
-def test_plain_hydra_multirun_with_another_launcher(swept, asr_lab):
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [("basic", None), ("joblib", "hydra_plugins.hydra_joblib_launcher"), ("ray", "hydra_plugins.hydra_ray_launcher")],
+)
+def test_plain_hydra_multirun_with_another_launcher(swept, asr_lab, launcher, package):
+    if package:
+        pytest.importorskip(package)
     here, overrides, _ = swept
-    args = ["train", "-m", *overrides, "hydra/launcher=basic", "experiment=plain", "seed=1,2", "logger=none"]
+    args = [
+        "train",
+        "-m",
+        *overrides,
+        f"hydra/launcher={launcher}",
+        f"experiment={launcher}",
+        "seed=1,2",
+        "logger=none",
+    ]
     done = asr_lab(*args, cwd=here)
     assert done.returncode == 0, done.stderr
-    results = list((here / "outputs" / "plain").glob("*/result.json"))
+    results = list((here / "outputs" / launcher).glob("*/result.json"))
     assert len(results) == 2
     for path in results:
         assert json.loads(path.read_text())["status"] == "done"
         assert read_jsonl(path.parent / "metrics.jsonl")
+    found = json.loads(asr_lab("status", launcher, "--json", cwd=here).stdout)
+    assert found["done"] == 2  # the ledger is the same
+    again = asr_lab(*args, cwd=here)
+    assert again.returncode == 0 and "2 done already, 0 to run" in again.stderr
