@@ -5,13 +5,14 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from asr_lab.errors import DiskFullError, RunError
-from asr_lab.ledger import FOLDER, Ledger, last_events, read_events
+from asr_lab.ledger import FOLDER, Ledger, last_events, mend, read_events
 
 
 def test_what_is_appended_is_read_in_order(tmp_path):
@@ -107,3 +108,18 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_line(tmp_path):
     ledger.append("c", "done")
     events, damage = read_events(tmp_path)
     assert [e.cell for e in events] == ["a", "c"] and not damage
+
+
+def test_a_torn_last_line_of_a_dead_process_is_taken_off(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.append("a", "planned")
+    [own] = (tmp_path / "ledger").iterdir()
+    dead = own.with_name(f"20260101T000000-{socket.gethostname()}-{2**22 + 1}.jsonl")
+    dead.write_bytes(own.read_bytes() + b'{"v": 1, "cell": "b", "sta')
+    said = mend(tmp_path)
+    assert len(said) == 1 and f"{dead}: a torn last line, taken off" in said[0]
+    assert dead.read_bytes() == own.read_bytes()
+    assert mend(tmp_path) == []
+    with open(own, "ab") as f:  # this process lives: it may be writing
+        f.write(b'{"v": 1')
+    assert "left out" in mend(tmp_path)[0] and own.read_bytes().endswith(b'{"v": 1')

@@ -8,6 +8,7 @@ of a run is known from its result.json and its lock, which `sweep/state.py` read
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -152,6 +153,40 @@ def _read(path: Path, damage: list[str]) -> list[Event]:
             continue
         rows.append(Event(*known, reason, row))  # pyright: ignore[reportCallIssue]
     return rows
+
+
+def mend(experiment: Path) -> list[str]:
+    """Take torn last lines off the files of processes that are gone; what was done, a line for each file.
+
+    Raises:
+        RunError: a newer version of asr_lab wrote a ledger.
+    """
+    _, damage = read_events(experiment)
+    said = []
+    for line in damage:
+        path = Path(re.split(r":\d+: ", line)[0])
+        data = path.read_bytes()
+        if data.endswith(b"\n") or _is_written_to(path):
+            said.append(line)
+            continue
+        with open(path, "r+b") as f:
+            f.truncate(data.rfind(b"\n") + 1)
+        said.append(f"{path}: a torn last line, taken off")
+    return said
+
+
+def _is_written_to(path: Path) -> bool:
+    """Whether the file's process may still live; a name ends with its host and pid"""
+    host, _, pid = path.stem.partition("-")[2].rpartition("-")
+    if host != socket.gethostname():
+        return time.time() - path.stat().st_mtime < 60
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def last_events(events: Iterable[Event]) -> dict[str, Event]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from asr_lab.environment import code_digest
 from asr_lab.errors import RunError
 from asr_lab.files import write_text
-from asr_lab.ledger import Ledger
+from asr_lab.ledger import Ledger, mend
 from asr_lab.run import Run
 from asr_lab.sweep.plan import Plan, Planned, make_plan
 from asr_lab.sweep.values import write
@@ -41,6 +41,8 @@ class GridSweeper(Sweeper):
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
         if hasattr(self.launcher, "check"):
             self.launcher.check()
+        for line in mend(plan.folder):
+            print(f"asr-lab: {line}", file=sys.stderr, flush=True)
         rerun = bool(plan.look("runtime.rerun"))
         results = {cell.name: Run.result_in(plan.folder / cell.name) for cell in plan.cells}
         if not self.allow_drift and not rerun:
