@@ -171,7 +171,9 @@ class Search(Pool):
         self.study, self.space, self.plan_of = study, space, plan_of
         self.trials: dict[str, Any] = {}  # by name of their cells
         self.told: dict[str, int] = {}  # epochs that the study knows of
-        self.n_left = max(0, self.n - sum("died" not in t.user_attrs for t in study.trials))
+        # Those that `revive` has put into the queue are still to be asked for.
+        counted = (t for t in study.trials if "died" not in t.user_attrs and t.state.name != "WAITING")
+        self.n_left = max(0, self.n - sum(1 for _ in counted))
 
     def has_more(self) -> bool:
         return bool(self.todo) or self.n_left > 0
