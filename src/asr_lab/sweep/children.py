@@ -29,6 +29,11 @@ class Children:
         self._next = 0
         self._over: list[Ended] = []  # not told yet
 
+    def warm(self) -> None:
+        """Let the nursery import what cells need while there is something else to do."""
+        if self._nursery is None:
+            self._open()
+
     def start(self, folder: Path, env: dict[str, str], command: list[str] | None = None) -> int:
         """A cell's process, the run's own or `command`; its id."""
         self._next += 1
@@ -68,9 +73,10 @@ class Children:
                     os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Once no cell runs any more"""
+        """Once no cell runs any more; the nursery is not needed even if it still imports."""
         self.stop()
         if self._nursery:
+            self._nursery.kill()
             self._nursery.wait()
             self._forget()
 

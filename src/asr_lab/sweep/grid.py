@@ -37,6 +37,15 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        if not hasattr(self.launcher, "warm"):
+            return self._sweep(arguments)
+        self.launcher.warm()
+        try:
+            return self._sweep(arguments)
+        finally:
+            self.launcher.close()
+
+    def _sweep(self, arguments: list[str]) -> Any:
         assert self.hydra_context is not None and self.config is not None
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
         if hasattr(self.launcher, "check"):

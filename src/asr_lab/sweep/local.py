@@ -42,6 +42,15 @@ class LocalLauncher(Launcher):
         if max_deaths < 0:
             raise ConfigError(f"hydra.launcher.max_deaths is a count, {max_deaths} came")
         self.n_jobs, self.cells_per_gpu, self.max_deaths = n_jobs, cells_per_gpu, max_deaths
+        self.children = Children()
+
+    def warm(self) -> None:
+        """Begin with what takes long before there are cells; `close` undoes it."""
+        self.children.warm()
+
+    def close(self) -> None:
+        """No more cells will come."""
+        self.children.close()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -56,7 +65,10 @@ class LocalLauncher(Launcher):
             folder = (Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir).absolute()
             own = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
             runs.append(frozen(own, cfg.hydra, folder, n_threads=self.n_threads(len(cfgs))))
-        self.launch_runs([r for r in runs if not r.is_done()], 0)
+        try:
+            self.launch_runs([r for r in runs if not r.is_done()], 0)
+        finally:
+            self.close()
         return [_returned(run, cfg) for run, cfg in zip(runs, cfgs, strict=True)]
 
     def n_threads(self, n_cells: int) -> int:
@@ -84,7 +96,9 @@ class LocalLauncher(Launcher):
         """A pool of cells with what this launcher was told; `more` for its kind, `like` a cell of those to come"""
         n = more.get("n") or len(runs)
         gpus = self._gpus(runs or [more.pop("like")])
-        return kind(runs, self._at_once(n), self.n_threads(n), retry_failed, self.max_deaths, gpus, **more)
+        return kind(
+            runs, self._at_once(n), self.n_threads(n), retry_failed, self.max_deaths, gpus, self.children, **more
+        )
 
     def _at_once(self, n_cells: int) -> int:
         return max(1, min(n_cores() if self.n_jobs == "auto" else int(self.n_jobs), n_cells))
@@ -105,6 +119,7 @@ class Pool:
         retry_failed: int,
         max_deaths: int,
         gpus: Gpus,
+        children: Children,
         n: int | None = None,
         env: dict[str, str] | None = None,
     ):
@@ -117,7 +132,7 @@ class Pool:
         self.deaths: Counter[str] = Counter()
         self.n, self.n_over = n or len(self.todo), 0
         self.env = env or {}
-        self.children = Children()
+        self.children = children
         self.looked = 0.0
 
     def run(self) -> None:
@@ -127,7 +142,6 @@ class Pool:
             except BaseException:
                 self._stop()
                 raise
-        self.children.close()
 
     def _run(self) -> None:
         while self.has_more() or self.running or self.elsewhere:
@@ -248,7 +262,6 @@ class Pool:
     def _stop(self) -> None:
         """Cells save and end; a second Ctrl-C kills them."""
         if not self.running:
-            self.children.close()
             return
         print(f"asr-lab: stopping, {len(self.running)} cells save where they are", file=sys.stderr, flush=True)
         self.children.stop()
@@ -259,7 +272,6 @@ class Pool:
         except BaseException:
             self.children.kill()
             raise
-        self.children.close()
 
 
 def ranks(run: Run) -> list[str] | None:

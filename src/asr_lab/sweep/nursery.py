@@ -7,11 +7,14 @@ writes {"id": 1, "pid": 7} when it has started and {"id": 1, "code": 0} when it 
 a killed one). When its input ends, because the launcher is gone, the cells are told to save and to end.
 """
 
+import atexit
+import gc
 import json
 import os
 import select
 import signal
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,19 +143,38 @@ def _say(**row: Any) -> None:
         os.write(1, (json.dumps(row) + "\n").encode())
 
 
-def main() -> int:
+def _cell(folder: str) -> None:
+    """Train in a forked child and leave without taking the interpreter apart: that would take longer than a small cell,
+    because it touches, and so copies, all of the memory that is shared with the nursery."""
+    from asr_lab.train import main as train
+
+    code = 1
+    try:
+        code = train(folder)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            atexit._run_exitfuncs()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
     import importlib
 
     if CAN_FORK:
         for name in PRELOADED:
             importlib.import_module(name)
+        gc.freeze()  # what is shared with the children is not looked through, and so not copied, by each of them
     folder = Nursery().serve()
-    if folder is None:
-        return 0
-    from asr_lab.train import main as train
-
-    return train(folder)
+    if folder is not None:
+        _cell(folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -47,7 +47,7 @@ class OptunaSweeper(GridSweeper):
         self.n_trials, self.sampler, self.seed = n_trials, sampler, seed
         self.pruner, self.warmup_epochs = pruner, warmup_epochs
 
-    def sweep(self, arguments: list[str]) -> Any:
+    def _sweep(self, arguments: list[str]) -> Any:
         assert self.hydra_context is not None and self.config is not None
         if not hasattr(self.launcher, "pool"):
             raise ConfigError("hydra/sweeper=optuna works with hydra/launcher=local")
