@@ -1,8 +1,13 @@
 """Two processes on CPU (gloo): every utterance is scored once, and both agree."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +52,53 @@ def test_the_command_line_starts_the_ranks_from_the_frozen_configuration(tones, 
     assert done.returncode == 0, done.stderr[-3000:]
     [result] = (tmp_path / "outputs" / "ddp").glob("*/result.json")
     assert json.loads(result.read_text())["status"] == "done"
+
+
+def test_a_sweep_starts_ranks_and_starts_them_again(tones, tmp_path):
+    """A rank that is killed takes the others with it; the cell goes on from its checkpoint, and gives the same."""
+    overrides = [
+        "encoder=bilstm",
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "trainer.max_epochs=40",
+        "hydra.launcher.n_jobs=1",
+        "clipping=none,norm",
+    ]
+    command = [sys.executable, "-m", "asr_lab", "train", "-m", *tiny(tones, *overrides)]
+
+    def launch(experiment: str) -> subprocess.Popen:
+        own = [*command, f"experiment={experiment}"]
+        return subprocess.Popen(own, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def results(experiment: str) -> list[dict]:
+        paths = (tmp_path / "outputs" / experiment).glob("*/result.json")
+        return sorted((json.loads(p.read_text()) for p in paths), key=lambda r: r["factors"]["clipping"])
+
+    killed = launch("killed")
+    folder = tmp_path / "outputs" / "killed"
+    until = time.monotonic() + 120
+    while not (last := list(folder.glob("*/ckpt/last.ckpt"))):
+        assert time.monotonic() < until and killed.poll() is None
+        time.sleep(0.05)
+    os.kill(_rank(1, last[0].parents[1]), signal.SIGKILL)
+    _, said = killed.communicate(timeout=300)
+    assert killed.returncode == 0 and "started again" in said, said[-3000:]
+    undisturbed = launch("undisturbed")
+    _, said = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, said[-3000:]
+    ours, theirs = results("killed"), results("undisturbed")
+    assert [r["status"] for r in ours] == ["done", "done"]
+    assert sum(r["resumed_at_step"] > 0 for r in ours) == 1
+    assert [r["metrics"] for r in ours] == [r["metrics"] for r in theirs]
+
+
+def _rank(wanted: int, folder: Path) -> int:
+    """The process of one rank of a run"""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_text().split("\0")
+            environment = (process / "environ").read_text().split("\0")
+            if command[-2:-1] == [str(folder)] and f"LOCAL_RANK={wanted}" in environment:
+                return int(process.name)
+    raise AssertionError("no such process")

@@ -25,6 +25,10 @@ class DiskFullError(AsrLabError):
     """A file could not be written; nothing half-written was left behind."""
 
 
+class RankLostError(AsrLabError):
+    """Another process of a distributed run has died; nothing that this one has done."""
+
+
 class PausedError(AsrLabError):
     """A run was to end here for now."""
 

@@ -12,8 +12,12 @@ PAUSE = "ASR_LAB_PAUSE_AFTER_EPOCHS"
 
 
 def n_threads(wanted: int | str) -> int:
-    """A count of threads; `auto` is all cores that this process may use."""
+    """A count of threads; `auto` is what OMP_NUM_THREADS says (joblib, Ray and Slurm's sites share the cores out by
+    it), or all cores that this process may use."""
     if wanted == "auto":
+        said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        if said.isdecimal() and int(said):
+            return int(said)
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not isinstance(wanted, int) or wanted < 1:
         raise AsrLabError(f"runtime.n_threads is 'auto' or a positive count, {wanted!r} came")

@@ -1,6 +1,7 @@
 """One run, from its frozen configuration to its result. A cell's process is `python -m asr_lab.train FOLDER`."""
 
 import logging
+import signal
 import sys
 import time
 from datetime import timedelta
@@ -9,7 +10,7 @@ from typing import Any
 
 from asr_lab import ledger
 from asr_lab.environment import code_digest, environment, git_state, peak_memory_mb
-from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, PausedError, is_disk_full
+from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, PausedError, RankLostError, is_disk_full
 from asr_lab.files import remove_temporaries, write_jsonl, write_text
 from asr_lab.hold import BusyError
 from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten
@@ -45,7 +46,7 @@ def train(run: Run) -> dict[str, Any]:
         try:
             result = _train(run, start)
         except BaseException as error:
-            error = _disk_full(error, run)
+            error = _known(error, run)
             status, reason = _status(error, run), _reason(error)
             if status == "cancelled":
                 reason = run.cancelled_file.read_text().strip()
@@ -235,18 +236,29 @@ def is_quiet(config: dict[str, Any]) -> bool:
 def _status(error: BaseException, run: Run) -> str:
     if isinstance(error, ExplodedError):
         return "exploded"
-    if isinstance(error, Exception) and not isinstance(error, DiskFullError | PausedError):
+    if isinstance(error, Exception) and not isinstance(error, DiskFullError | PausedError | RankLostError):
         return "failed"
-    # Ctrl-C, a signal or a full disk are nothing that the run has done: it goes on another time.
+    # Ctrl-C, a signal, a full disk or the death of another rank are nothing that the run has done: it goes on another time.
     return "cancelled" if run.cancelled_file.exists() else "preempted"
 
 
-def _disk_full(error: BaseException, run: Run) -> BaseException:
+def _known(error: BaseException, run: Run) -> BaseException:
+    """A fault around the run that a library's error stands for, or the error itself"""
+    known = None
     if is_disk_full(error) and not isinstance(error, DiskFullError):
-        full = DiskFullError(f"{run.folder}: no space left while writing; free some, then run again to go on")
-        full.__cause__ = error
-        return full
-    return error
+        known = DiskFullError(f"{run.folder}: no space left while writing; free some, then run again to go on")
+    elif _is_of_ranks(error):
+        known = RankLostError(f"another rank has gone: {' '.join(str(error).split())}")
+    if known:
+        known.__cause__ = error
+    return known or error
+
+
+def _is_of_ranks(error: BaseException) -> bool:
+    from torch import distributed
+
+    # Gloo raises plain errors.
+    return isinstance(error, distributed.DistError) or isinstance(error, RuntimeError) and "/gloo/" in str(error)
 
 
 def _reason(error: BaseException) -> str:
@@ -275,6 +287,8 @@ def main(folder: str) -> int:
         print(pause, file=sys.stderr)
     except AsrLabError as error:
         print(f"asr-lab: {error}", file=sys.stderr)
+        if isinstance(error, RankLostError):
+            return 128 + signal.SIGTERM
         return BUSY if isinstance(error, BusyError) else 2
     return 0
 

@@ -199,7 +199,9 @@ class Pool:
         if ended.code == BUSY or ended.code is None:
             self.elsewhere.append(run)
         elif ended.code < 0 or ended.code > 128:
-            self._died(run, -ended.code if ended.code < 0 else ended.code - 128, status)
+            self._died(run, f"signal {-ended.code if ended.code < 0 else ended.code - 128}", status)
+        elif n_devices(run) > 1 and ended.code and status in ("running", "preempted"):
+            self._died(run, "the end of one of its ranks", status)  # torchrun does not say how it ended
         elif status == "preempted" and ended.code:  # by a full disk: others would meet it too
             raise RunError(f"{result.get('reason')}; the same command goes on")
         elif status in ("planned", "running"):  # without a word: an error while importing
@@ -211,11 +213,11 @@ class Pool:
         else:
             self._over(run)
 
-    def _died(self, run: Run, number: int, status: str | None) -> None:
+    def _died(self, run: Run, cause: str, status: str | None) -> None:
         if status == "done" or run.cancelled_file.exists():  # killed after it was over, or because it shall be
             self._over(run, status if status == "done" else "cancelled")
             return
-        reason = f"killed by signal {number}; see {run.folder}/train.log"
+        reason = f"killed by {cause}; see {run.folder}/train.log"
         self.deaths[run.name] += 1
         if self.deaths[run.name] > self.max_deaths:
             self._fail(run, f"{reason} ({self.deaths[run.name]} times)")

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = (
+    "torch",
+    "pytorch_lightning",
     "asr_lab.build",
     "asr_lab.evaluate",
     "asr_lab.task",
@@ -35,7 +37,6 @@ PRELOADED = (
     "asr_lab.callbacks.watch",
     "asr_lab.report.confusion",
     "asr_lab.tracking.jsonl",
-    "pytorch_lightning.callbacks",
     "torchaudio",
 )
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)
@@ -143,6 +144,13 @@ def _say(**row: Any) -> None:
         os.write(1, (json.dumps(row) + "\n").encode())
 
 
+def _is_over() -> bool:
+    """Whether the launcher has gone and left no word"""
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))
+
+
 def _cell(folder: str) -> None:
     """Train in a forked child and leave without taking the interpreter apart: that would take longer than a small cell,
     because it touches, and so copies, all of the memory that is shared with the nursery."""
@@ -170,6 +178,8 @@ def main() -> None:
     if CAN_FORK:
         for name in PRELOADED:
             importlib.import_module(name)
+            if _is_over():
+                return
         gc.freeze()  # what is shared with the children is not looked through, and so not copied, by each of them
     folder = Nursery().serve()
     if folder is not None:
