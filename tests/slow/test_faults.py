@@ -75,24 +75,23 @@ def test_every_cell_ends_done_once_whatever_is_killed(tmp_path, tones, undisturb
     print(f"seed {seed}")
     rng = random.Random(seed)
     sweep = Sweep(tmp_path, tones, "trainer.max_epochs=12")
-    killed: Counter[str] = Counter()
+    victims = ["worker"] * (KILLS - 8) + ["nursery"] * 3 + ["launcher"] * 5
+    rng.shuffle(victims)
     launcher = sweep.launch()
-    while killed.total() < KILLS:
+    while victims:
         time.sleep(rng.uniform(0.05, 0.7))
         if launcher.poll() is not None:
-            assert not is_over(sweep), f"over after {killed.total()} kills"
+            assert not is_over(sweep), f"over, {len(victims)} kills too early"
             launcher = sweep.launch()
             continue
         running = workers(sweep)
         if not running and rng.random() < 0.98:  # it mostly imports: a launch is rarely killed that early
             continue
-        what = rng.choices(["worker", "nursery", "launcher"], [92, 3, 5])[0]
-        pids = {"worker": running, "nursery": children(launcher.pid), "launcher": [launcher.pid]}[what]
+        pids = {"worker": running, "nursery": children(launcher.pid), "launcher": [launcher.pid]}[victims[-1]]
         if pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(pids), rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
-                killed[what] += 1
-    print(dict(killed))
+                victims.pop()
     for _ in range(10):
         code = launcher.wait()
         if code == 0 and is_over(sweep):

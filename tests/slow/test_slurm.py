@@ -1,14 +1,20 @@
 """Cells on a real scheduler, a Slurm of one node that the test starts: preemption, time limits, a dying node."""
 
+import contextlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from asr_lab.hold import holder
+from asr_lab.ledger import read_events
 from asr_lab.sweep.slurm_local import LocalSlurm, is_installed
 from asr_lab.sweep.state import state_of
 
@@ -120,19 +126,72 @@ def test_a_time_limit_saves_and_queues_again(tmp_path, tones, slurm):
 
 
 def test_a_node_that_dies_loses_nothing(tmp_path, tones, slurm):
+    """Slurm's daemon, its job's shepherd and the cell's process are killed in turn; whatever Slurm makes of it, cells
+    end done: it queues them again, or the next launch finds them gone."""
     cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=60", "seed=1,2")
     assert cluster.sweep().returncode == 0
-    wait_for(lambda: any(c.state == "running" and c.step for c in state_of(cluster.folder).cells))
-    slurm.kill("slurmd")
-    time.sleep(1)
-    slurm.start_slurmd()
-    until = time.monotonic() + 300
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    victims = ["slurmd", "slurmd", "slurmstepd", "cell", "slurmstepd", "slurmd"]
+    rng.shuffle(victims)
+    until = time.monotonic() + 400
     while cluster.counts()["done"] < 4:
         cluster.release()
-        if not slurm.ask("squeue", "-h").stdout.strip():
+        running = [c for c in state_of(cluster.folder).cells if c.state == "running" and c.step]
+        if victims and running:
+            time.sleep(rng.uniform(0, 0.5))
+            kill(victims.pop(), slurm, cluster)
+        elif not slurm.ask("squeue", "-h").stdout.strip():
             assert cluster.sweep().returncode == 0
         assert time.monotonic() < until, cluster.counts()
-        time.sleep(1)
+        time.sleep(0.5)
+    assert len(victims) < 3  # the cells may be over before all were killed
+    done = Counter(e.cell for e in read_events(cluster.folder)[0] if e.state == "done")
+    assert set(done.values()) == {1}
+    wait_for(lambda: not slurm.ask("squeue", "-h").stdout.strip())
+
+
+def kill(what: str, slurm: LocalSlurm, cluster: Cluster) -> None:
+    if what == "slurmd":
+        slurm.kill("slurmd")
+        time.sleep(0.5)
+        slurm.start_slurmd()
+    elif what == "slurmstepd":
+        for pid in subprocess.run(["pgrep", "slurmstepd"], capture_output=True, text=True, check=False).stdout.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+    else:
+        for path in cluster.folder.glob("*/.lock"):
+            if (who := holder(path.parent)) and who.is_alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(who.pid, signal.SIGKILL)
+
+
+def test_ranks_of_a_cell_are_tasks_of_its_job(tmp_path, tones, slurm):
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "clipping=norm", "seed=1"]
+    cluster = Cluster(tmp_path, slurm, tones, *ddp, "trainer.max_epochs=60")
+    done = cluster.sweep()
+    assert done.returncode == 0, done.stderr
+
+    def is_training() -> bool:
+        [cell] = state_of(cluster.folder).cells
+        if cell.state == "running" and cell.step:
+            assert cell.job
+            slurm.ask("scancel", "-s", "USR2", cell.job)  # goes to both ranks
+            return True
+        return False
+
+    wait_for(is_training, 200)
+
+    def is_done() -> bool:
+        cluster.release()
+        return cluster.counts()["done"] == 1
+
+    wait_for(is_done, 200)
+    [result] = [json.loads(p.read_text()) for p in cluster.folder.glob("*/result.json")]
+    assert result["resumed_at_step"] > 0
+    assert (result_folder(cluster) / "hyps.test.jsonl").read_text().count("\n") == 6
 
 
 def test_mistakes_queue_nothing(tmp_path, tones, slurm):
@@ -152,6 +211,11 @@ def test_mistakes_queue_nothing(tmp_path, tones, slurm):
         assert done.returncode == 2 and "is Slurm up?" in done.stderr.strip().splitlines()[-1]
     finally:
         slurm._run("slurmctld")
+
+
+def result_folder(cluster: Cluster) -> Path:
+    [path] = cluster.folder.glob("*/result.json")
+    return path.parent
 
 
 def logs(cluster: Cluster) -> list[Path]:
