@@ -157,18 +157,21 @@ def test_a_disk_that_fails_is_a_clear_stop_and_the_sweep_goes_on(tmp_path, tones
                     f.write(b"0" * 65536)
                     f.flush()
         else:
-            wait_for(lambda: not subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=False).returncode)
+            # A second mount on top: one with open files would refuse to become read-only.
+            subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
         assert launcher.wait(120) in (1, 2), sweep.said()
         last = [line for line in sweep.said().splitlines() if line.startswith("asr-lab:")][-1]
         assert "space" in last or "cannot write" in last
         if fault == "full":
             (disk / "ballast").unlink()
         else:
-            subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+            subprocess.run(["umount", str(disk)], check=True)
         assert sweep.run() == 0, sweep.said()
         assert_as_undisturbed(sweep, undisturbed)
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
+        while not subprocess.run(["umount", "-l", str(disk)], check=False, stderr=subprocess.DEVNULL).returncode:
+            pass
 
 
 def assert_as_undisturbed(sweep: Sweep, undisturbed: Sweep) -> None:
