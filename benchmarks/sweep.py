@@ -1,15 +1,17 @@
 """What a sweep costs beside its cells: our launcher against Hydra's own, running the same small cells.
 
-    python benchmarks/sweep.py [--rounds 3] [--epochs 3] [--json FILE]
+    python benchmarks/sweep.py [--rounds 3] [--epochs 10] [--json FILE]
 
 Twelve cells (two encoders, two kinds of clipping, three seeds) on a corpus of noise, through `hydra/launcher=local`,
 the joblib launcher with as many jobs, and Hydra's basic one, in turn, each a process from start to end with a fresh
-folder.
-Wall-clock seconds; medians of the rounds. The numbers of the cells are compared too: all three must give the same.
+folder. Threads are left to `runtime.n_threads=auto`: the one cell of the basic launcher has all cores.
+Wall-clock seconds; medians of the rounds. The losses of the cells are compared too: all three must give the
+same, within a hundredth, for more threads add up in another order.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -38,7 +40,7 @@ WAYS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of each cell")
+    parser.add_argument("--epochs", type=int, default=10, help="of each cell")
     parser.add_argument("--jobs", type=int, default=2, help="cells at once, of local and joblib")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -53,7 +55,9 @@ def main() -> None:
                 here.mkdir()
                 seconds, scores[way] = sweep(way, here, manifest, options)
                 times[way].append(seconds)
-            assert scores["local"] == scores["joblib"] == scores["basic"], "the cells' numbers differ"
+            for other in ("joblib", "basic"):  # the number of threads changes the last digits
+                for cell, loss in scores["local"].items():
+                    assert math.isclose(scores[other][cell], loss, rel_tol=1e-2), f"{other}: {cell} differs"
     results = {
         "about": {**environment(), "load": [round(load, 1), round(os.getloadavg()[0], 1)], "rounds": options.rounds},
         "cells": 12,
@@ -95,7 +99,6 @@ def sweep(way: str, here: Path, manifest: Path, options: argparse.Namespace) -> 
         "size=tiny",
         "augment=none",
         "logger=none",
-        "runtime.n_threads=1",
         "batching.batch_seconds=8",
         f"trainer.max_epochs={options.epochs}",
         "experiment=bench",

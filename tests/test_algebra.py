@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_lab.errors import ConfigError
-from asr_lab.sweep.algebra import cells, overridden
+from asr_lab.sweep.algebra import SAME, cells, overridden
 from asr_lab.sweep.conditions import holds
 from asr_lab.sweep.sampling import sampled
 
@@ -223,3 +223,9 @@ def test_what_is_left_out_is_told_with_its_reason():
     found = cells({"a": [1, 2, 3], "include": [{"a": [1, 2]}], "exclude": [{"a": "> 5"}, {"a": 2}]}, left)
     assert found == [{"a": 1}]
     assert left == [({"a": 3}, "fits none of grid.include"), ({"a": 2}, "grid.exclude[1]: {'a': 2}")]
+
+
+def test_what_comes_twice_is_left_out_and_told():
+    left: list = []
+    assert cells({"a": [1, 2, 1], "b": [3, 3]}, left) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    assert [reason for _, reason in left] == [SAME] * 4

@@ -1,14 +1,15 @@
 """A run that is told to stop saves between two steps, and goes on as if nobody had told it anything."""
 
 import json
+import signal
 
 import pytest
 
 from asr_lab.callbacks.stopping import Stop, StopBetweenSteps
-from asr_lab.errors import PausedError
-from asr_lab.process import PAUSE
+from asr_lab.errors import PausedError, RankLostError
+from asr_lab.process import PAUSE, n_threads
 from asr_lab.sweep.state import state_of
-from asr_lab.train import train
+from asr_lab.train import main, train
 
 from .conftest import make_run, tiny
 
@@ -85,3 +86,26 @@ def test_progress_and_ledger_of_a_cell(tmp_path, tones):
         path.unlink()
     [again] = state_of(tmp_path).cells
     assert (again.state, again.score, again.seconds) == (cell.state, cell.score, cell.seconds)
+
+
+def test_auto_threads_are_those_that_the_environment_shares_out(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    everything = n_threads("auto")
+    assert everything >= 1
+    for said, expected in (("3", 3), ("2,4", 2), ("", everything), ("0", everything), ("all", everything)):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        assert n_threads("auto") == expected
+    assert n_threads(5) == 5
+
+
+def test_a_rank_that_has_gone_is_no_failure_of_the_run(tones, tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", tiny(tones, "encoder=bilstm"))
+
+    def lost(*_):
+        raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection reset by peer")
+
+    monkeypatch.setattr("asr_lab.train._train", lost)
+    with pytest.raises(RankLostError, match="another rank has gone"):
+        train(run)
+    assert (run.result() or {})["status"] == "preempted"
+    assert main(str(run.folder)) == 128 + signal.SIGTERM

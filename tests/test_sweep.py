@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from asr_lab.cli.hydra_errors import one_line
+from asr_lab.cli.status import _axes
 from asr_lab.files import read_jsonl
 
 from .conftest import only_line, tiny
@@ -94,6 +98,30 @@ def test_status_in_words_and_as_json(swept, asr_lab):
     everything = asr_lab("status", cwd=here)
     assert f"{n} cells: {n} done" in everything.stdout
     assert "did you mean 'tiny'" in only_line(asr_lab("status", "tinny", cwd=here))
+
+
+def test_status_tells_cells_of_different_launches_apart():
+    def cell(**factors):
+        return SimpleNamespace(factors=factors)
+
+    state: Any = SimpleNamespace(axes={"encoder": [], "seed": []})
+    state.cells = [cell(encoder="rnn", seed=1, size="small"), cell(encoder="gru", seed=1, size="tiny")]
+    assert _axes(state) == ["encoder"]
+    state.cells.append(cell(encoder="rnn", seed=1, size="tiny"))
+    assert _axes(state) == ["encoder", "size"]
+
+
+def test_cells_that_come_twice_are_said(swept, asr_lab):
+    here, overrides, _ = swept
+    done = asr_lab("plan", "tiny", "--no-measure", *overrides, "clipping=norm,norm", "seed=1,2,1", cwd=here)
+    assert "4 cells left out: the same as another" in done.stdout and "2 cells" in done.stdout, done
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra():
+    error = RuntimeError(
+        "In 'config': Could not find 'hydra/launcher/ray'\n\nAvailable options in 'hydra/launcher':\n\tlocal"
+    )
+    assert one_line(error) == "hydra/launcher=ray is not installed: pip install 'asr-lab[ray]'"
 
 
 def test_logs_of_a_cell(swept, asr_lab):
@@ -208,14 +236,18 @@ def test_plain_hydra_multirun_with_another_launcher(swept, asr_lab, launcher, pa
         "seed=1,2",
         "logger=none",
     ]
-    done = asr_lab(*args, cwd=here)
+    # In a process of its own: Ray does not give back what it takes.
+    command = [sys.executable, "-m", "asr_lab", *args]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     results = list((here / "outputs" / launcher).glob("*/result.json"))
     assert len(results) == 2
     for path in results:
         assert json.loads(path.read_text())["status"] == "done"
         assert read_jsonl(path.parent / "metrics.jsonl")
-    found = json.loads(asr_lab("status", launcher, "--json", cwd=here).stdout)
+    status = asr_lab("status", launcher, "--json", cwd=here)
+    assert status.returncode == 0, status.stderr
+    found = json.loads(status.stdout)
     assert found["done"] == 2  # the ledger is the same
     again = asr_lab(*args, cwd=here)
     assert again.returncode == 0 and "2 done already, 0 to run" in again.stderr

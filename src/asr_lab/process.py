@@ -54,6 +54,7 @@ def quieten() -> None:
         ".*is not a.*Tensor.*",
         ".*LeafSpec.*",
         ".*no `val_dataloader`.*",
+        ".*smaller than the logging interval.*",  # metrics.jsonl has each epoch anyway
         ".*`srun` command is available.*",  # a launcher of ours uses it where it should
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -238,7 +238,7 @@ def _status(error: BaseException, run: Run) -> str:
         return "exploded"
     if isinstance(error, Exception) and not isinstance(error, DiskFullError | PausedError | RankLostError):
         return "failed"
-    # Ctrl-C, a signal, a full disk or the death of another rank are nothing that the run has done: it goes on another time.
+    # Ctrl-C, a signal, a full disk or the death of another rank are nothing of the run's: it goes on another time.
     return "cancelled" if run.cancelled_file.exists() else "preempted"
 
 
@@ -258,7 +258,7 @@ def _is_of_ranks(error: BaseException) -> bool:
     from torch import distributed
 
     # Gloo raises plain errors.
-    return isinstance(error, distributed.DistError) or isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
 
 
 def _reason(error: BaseException) -> str:

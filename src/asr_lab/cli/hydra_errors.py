@@ -5,6 +5,8 @@ import sys
 
 from asr_lab.errors import nearest
 
+EXTRAS = ("joblib", "ray")  # launchers that other packages bring
+
 
 def one_line(error: BaseException) -> str:
     text = str(error)
@@ -12,6 +14,8 @@ def one_line(error: BaseException) -> str:
         return _unknown_key(match[1])
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, choice = match[1].rpartition("/")
+        if group == "hydra/launcher" and choice in EXTRAS:
+            return f"{group}={choice} is not installed: pip install 'asr-lab[{choice}]'"
         options = re.search(r"Available options in '[^']*':\n((?:\t.*\n?)+)", text)
         names = [o.strip() for o in options[1].split("\n") if o.strip()] if options else []
         names = [n for n in names if not n.startswith("_")]

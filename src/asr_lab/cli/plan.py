@@ -115,7 +115,7 @@ def _print(found: "Plan", times: "dict[str, Estimate]", n_jobs: int, part: "Frac
     for reason, n in _reasons(found).items():
         console.print(f"{n} cells left out: {reason}", soft_wrap=True)
     if found.merged:
-        console.print(f"{found.merged} cells are the same as another and merged")
+        console.print(f"{found.merged} cells left out: the same as another")
     total = _total(found, times)
     said = (
         "not known" if total is None else f"{_time(total)} of one process, about {_time(total / n_jobs)} with {n_jobs}"

@@ -118,7 +118,7 @@ def _matrix(state: "ExperimentState") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    axes = [a for a in state.axes if a != "seed"]
+    axes = _axes(state)
     seeds = list(dict.fromkeys(c.factors.get("seed") for c in state.cells))
     rows: dict[tuple[str, ...], dict[Any, CellState]] = {}
     for cell in state.cells:
@@ -131,6 +131,19 @@ def _matrix(state: "ExperimentState") -> "RenderableType":
     for row, cells in rows.items():
         table.add_row(*row, *(_cell(cells[s]) if s in cells else Text("") for s in seeds))
     return table
+
+
+def _axes(state: "ExperimentState") -> list[str]:
+    """Those of the grid, and what else tells cells apart that were launched with other overrides"""
+    axes = [a for a in state.axes if a != "seed"]
+    alike: dict[tuple[str, ...], list[CellState]] = {}
+    for cell in state.cells:
+        alike.setdefault(tuple(_value(cell.factors.get(a)) for a in (*axes, "seed")), []).append(cell)
+    for cells in alike.values():
+        for key in dict.fromkeys(k for c in cells for k in c.factors):
+            if key not in axes and len({_value(c.factors.get(key)) for c in cells}) > 1:
+                axes.append(key)
+    return axes
 
 
 def _cell(cell: "CellState") -> Any:

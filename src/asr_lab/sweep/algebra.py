@@ -25,6 +25,7 @@ from asr_lab.sweep.sampling import sampled
 Cell = dict[str, Any]  # axis -> value, in the order of the axes
 WORDS = ("any", "exclude", "include", "list", "repeat", "sample", "when", "zip")
 MOST = 10_000_000
+SAME = "the same as another cell"  # a reason to be left out
 _LeftOut = list[tuple[Cell, str]]
 
 
@@ -58,7 +59,7 @@ def _grid(grid: Any, where: str, left_out: _LeftOut) -> list[Cell]:
     for name, step in _LATER.items():
         if name in grid:
             found = step(found, grid[name], f"{where}.{name}", left_out)
-    return _once(found)
+    return _once(found, left_out)
 
 
 def _part(name: str, value: Any, where: str, left_out: _LeftOut) -> list[Cell]:
@@ -171,8 +172,12 @@ def _joined(parts: tuple[Cell, ...], where: str) -> Cell:
     return joined
 
 
-def _once(found: list[Cell]) -> list[Cell]:
-    return list({repr(sorted(cell.items(), key=lambda item: item[0])): cell for cell in found}.values())
+def _once(found: list[Cell], left_out: _LeftOut) -> list[Cell]:
+    kept: dict[str, Cell] = {}
+    for cell in found:
+        if kept.setdefault(repr(sorted(cell.items(), key=lambda item: item[0])), cell) is not cell:
+            left_out.append((cell, SAME))
+    return list(kept.values())
 
 
 def _list(value: Any, where: str) -> list[Any]:

@@ -62,8 +62,14 @@ def _distinct(plan: Plan) -> list[list[Planned]]:
 
 
 def _architecture(plan: Plan, cells: list[Planned], n_jobs: int, sizes: list[float]) -> Iterator[Finding]:
+    wrong = _wrong_optimisation(plan, cells)
+    for error, those in wrong.items():
+        yield Finding("error", those[0].name, error, len(those))
+    out = {cell.name for those in wrong.values() for cell in those}
+    cells = [cell for cell in cells if cell.name not in out]
+    if not cells:
+        return
     name, config = cells[0].name, plan.config(cells[0])
-    yield from _optimisation(plan, cells)
     if "encoder" not in config:
         return
     from asr_lab.build import build
@@ -82,23 +88,27 @@ def _architecture(plan: Plan, cells: list[Planned], n_jobs: int, sizes: list[flo
         yield Finding("error", name, f"a batch ends with {type(error).__name__}: {text}{hint}", len(cells))
 
 
-def _optimisation(plan: Plan, cells: list[Planned]) -> Iterator[Finding]:
-    """Optimizers, schedules and clipping of all these cells: what is wrong with a threshold is said by its class."""
+def _wrong_optimisation(plan: Plan, cells: list[Planned]) -> dict[str, list[Planned]]:
+    """What the classes of optimizers, schedules, clipping and averaging say of their values -> its cells"""
     from asr_lab.instantiate import check, make
 
-    seen = set()
+    said: dict[str, str | None] = {}  # by what the groups say
+    wrong: dict[str, list[Planned]] = {}
     for cell in cells:
         config = plan.config(cell)
         for group in ("optimizer", "schedule", "clipping", "averaging"):
-            node = json.dumps(flatten(config.get(group, {})), sort_keys=True, default=str)
-            if (group, node) in seen:
-                continue
-            seen.add((group, node))
-            try:
-                check(copy.deepcopy(config))
-                make(copy.deepcopy(config), group)
-            except AsrLabError as error:
-                yield Finding("error", cell.name, str(error), 1)
+            node = json.dumps([group, flatten(config.get(group, {}))], sort_keys=True, default=str)
+            if node not in said:
+                said[node] = None
+                try:
+                    check(copy.deepcopy(config))
+                    make(copy.deepcopy(config), group)
+                except AsrLabError as error:
+                    said[node] = str(error)
+            if (text := said[node]) is not None:
+                wrong.setdefault(text, []).append(cell)
+                break
+    return wrong
 
 
 def _batch(parts: Any, config: dict[str, Any], name: str, n: int, n_jobs: int) -> Finding:

@@ -1,8 +1,11 @@
 """How long cells will take: from runs that are done, or from a few measured steps."""
 
+import contextlib
 import copy
+import io
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -80,7 +83,8 @@ def _measured(plan: Plan, cell: Planned) -> Estimate:
     }
     config["logger"] = {"_target_": "asr_lab.tracking.loggers.none", "_partial_": True}
     config["runtime"]["quiet"] = True
-    with tempfile.TemporaryDirectory() as folder:
+    print(f"measuring {cell.name}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         run = Run(Path(folder) / "run", config, cell.factors)
         run.freeze()
         result = train(run)

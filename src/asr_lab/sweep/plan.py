@@ -120,8 +120,10 @@ def make_plan(loader: Any, master: DictConfig, arguments: Sequence[str], cells: 
             chosen = factors_of(configs.choices(cell), said, configs.tops, configs.looker(cell))
             found[mark] = Planned(old.get(mark[:8]) or cell_name(said, mark), mark, chosen, said, cell)
     planned = [*found.values()]
+    merged = len(cells) - len(planned) + sum(reason == algebra.SAME for _, reason in excluded)
+    excluded = [(cell, reason) for cell, reason in excluded if reason != algebra.SAME]
     experiment, question = (str(configs.looker(cells[0])(key) or "") for key in ("experiment", "question"))
-    return Plan(folder, experiment, question, planned, _axes(planned), len(cells) - len(planned), excluded, configs)
+    return Plan(folder, experiment, question, planned, _axes(planned), merged, excluded, configs)
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
