@@ -199,7 +199,7 @@ data_of({manifest!r}, "augment=speed", "cache.n_workers=2")
 def test_a_killed_build_goes_on(tones, cache_root, monkeypatch, pool):
     code = BUILD.format(root=os.getcwd(), manifest=str(tones), pool=pool)
     process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
-    for _ in range(600):
+    for _ in range(3000):
         if len(list(cache_root.rglob("*.json"))) >= 3 or process.poll() is not None:
             break
         time.sleep(0.05)

@@ -63,7 +63,6 @@ def test_a_sweep_starts_ranks_and_starts_them_again(tones, tmp_path):
         "trainer.devices=2",
         "trainer.max_epochs=40",
         "hydra.launcher.n_jobs=1",
-        "clipping=none,norm",
     ]
     command = [sys.executable, "-m", "asr_lab", "train", "-m", *tiny(tones, *overrides)]
 
@@ -73,7 +72,7 @@ def test_a_sweep_starts_ranks_and_starts_them_again(tones, tmp_path):
 
     def results(experiment: str) -> list[dict]:
         paths = (tmp_path / "outputs" / experiment).glob("*/result.json")
-        return sorted((json.loads(p.read_text()) for p in paths), key=lambda r: r["factors"]["clipping"])
+        return [json.loads(p.read_text()) for p in paths]
 
     killed = launch("killed")
     folder = tmp_path / "outputs" / "killed"
@@ -88,8 +87,7 @@ def test_a_sweep_starts_ranks_and_starts_them_again(tones, tmp_path):
     _, said = undisturbed.communicate(timeout=300)
     assert undisturbed.returncode == 0, said[-3000:]
     ours, theirs = results("killed"), results("undisturbed")
-    assert [r["status"] for r in ours] == ["done", "done"]
-    assert sum(r["resumed_at_step"] > 0 for r in ours) == 1
+    assert [r["status"] for r in ours] == ["done"] and ours[0]["resumed_at_step"] > 0
     assert [r["metrics"] for r in ours] == [r["metrics"] for r in theirs]
 
 

@@ -92,19 +92,24 @@ def test_commands_run(page, tmp_path, commands):
 @pytest.mark.parametrize(
     ("page", "block"), [pytest.param(p, b, id=f"{p}:{b.line}") for p in PAGES for b in runs(p, slow=True)]
 )
-def test_slow_commands_run(page, block, tmp_path):
-    """With the installed command, as it is, apart from the small sizes."""
+def test_slow_commands_run(page, block, tmp_path, commands):
+    """The README's with the installed command, as it is, apart from the small sizes."""
     if "ASR_LAB_DATA" in block.slow and not os.environ.get("ASR_LAB_DATA"):
         pytest.skip("ASR_LAB_DATA is not set: no corpora here")
-    tmp_path.joinpath("bin").mkdir()
-    command = tmp_path / "bin" / "asr-lab"
+    before = [b for b in runs(page, slow=False) if b.line < block.line] if AFTER in block.slow else []
+    carry_out(page, [*before, block], tmp_path, installed(tmp_path) if page == "README.md" else commands)
+
+
+def installed(folder: Path) -> Path:
+    """A folder for PATH with the real command and small sizes"""
+    folder.joinpath("bin").mkdir()
+    command = folder / "bin" / "asr-lab"
     command.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.test_docs import tiny\n"
         "from asr_lab.cli import main\nsys.argv += tiny(sys.argv[1:], quick=False)\nmain()\n"
     )
     command.chmod(0o755)
-    before = [b for b in runs(page, slow=False) if b.line < block.line] if AFTER in block.slow else []
-    carry_out(page, [*before, block], tmp_path, command.parent)
+    return command.parent
 
 
 def carry_out(page: str, todo: list[Block], folder: Path, commands: Path) -> None:
@@ -168,7 +173,7 @@ def tiny(argv: list[str], quick: bool = True) -> list[str]:
 SHIM = """#!{python} -IS
 import json, os, socket, sys
 name, argv = os.path.basename(sys.argv[0]), sys.argv[1:]
-if name == "python" and argv[:2] != ["-m", "asr_lab.train"]:
+if name == "python" and argv[:2] not in (["-m", "asr_lab.train"], ["-m", "asr_lab.sweep.nursery"]):
     os.execv({python!r}, [{python!r}, *argv])
 with socket.socket(socket.AF_UNIX) as s:
     s.connect({socket!r})
@@ -221,11 +226,12 @@ def serve(address: str) -> None:
 
 
 def answer(caller: socket.socket, request: dict, fds: list[int]) -> None:
-    """Do what `asr-lab` or `python -m asr_lab.train` does, with the caller's streams, folder and variables."""
+    """Do what `asr-lab`, `python -m asr_lab.train` or a sweep's nursery does, with the caller's streams, folder and variables."""
     import atexit
     import traceback
 
     from asr_lab import cli, train
+    from asr_lab.sweep import nursery
 
     code: int | str | None = 1
     try:
@@ -241,7 +247,7 @@ def answer(caller: socket.socket, request: dict, fds: list[int]) -> None:
             code = cli.main()
         else:
             sys.path.insert(0, request["cwd"])  # as -m does
-            code = train.main(argv[-1])
+            code = nursery.main() if argv[1] == "asr_lab.sweep.nursery" else train.main(argv[-1])
     except SystemExit as stop:
         code = stop.code
     except BaseException:

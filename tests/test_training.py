@@ -85,31 +85,36 @@ def test_same_seed_same_numbers(trained):
 
 @pytest.mark.parametrize("encoder", QUICK)
 def test_resumed_equals_uninterrupted(encoder, trained, tones, tmp_path):
-    """Stopped in the middle of the third of four epochs by SIGTERM, as a scheduler would."""
+    """Killed in the middle of the third of four epochs."""
     overrides = [f"encoder={encoder}", "augment=specaugment_speed", "trainer.max_epochs=4"]
     whole_run, whole = trained(*overrides, name="whole")
     half = whole["steps"] // 2
     compare_with_resumed(whole_run, whole, tmp_path / "cut", tiny(tones, *overrides), stop=half + 2, resumed=half)
 
 
+@pytest.mark.parametrize("step", ["within an epoch", "at its end"])
 @pytest.mark.parametrize(
     "changes", [[], ["runtime.n_workers=1", "cache=none"], ["trainer.accumulate_grad_batches=2"]], ids=str
 )
 @pytest.mark.quick(1)
-def test_resumed_within_an_epoch_equals_uninterrupted(changes, trained, tones, tmp_path):
+def test_stopped_by_a_scheduler_it_saves_after_the_step(changes, step, trained, tones, tmp_path):
     overrides = ["encoder=bilstm", "augment=specaugment_speed", "trainer.max_epochs=3", *changes]
     whole_run, whole = trained(*overrides, name="whole")
-    stop = whole["steps"] // 3 + 2
-    often = [*tiny(tones, *overrides), "runtime.checkpoint_minutes=0.00001"]
-    compare_with_resumed(whole_run, whole, tmp_path / "cut", often, stop=stop, resumed=stop)
+    n = whole["steps"] // 3
+    stop = n if step == "within an epoch" else 2 * n - 1
+    cut, by = tmp_path / "cut", signal.SIGTERM
+    compare_with_resumed(whole_run, whole, cut, tiny(tones, *overrides), stop=stop, resumed=stop + 1, by=by)
 
 
-def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed: int, config: str = "config") -> None:
+def compare_with_resumed(
+    whole_run, whole, folder, overrides, stop: int, resumed: int, config: str = "config", by: int = signal.SIGKILL
+) -> None:
     """A run stopped at step `stop` that goes on from step `resumed` ends with the numbers of an uninterrupted one."""
     make_run(folder, overrides, config)
-    assert interrupted_at(folder, step=stop) == 143
+    killed = by == signal.SIGKILL
+    assert interrupted_at(folder, stop, by) == (-by if killed else 128 + by)
     cut = Run.open(folder)
-    assert cut.result()["status"] == "interrupted"
+    assert cut.result()["status"] == ("running" if killed else "preempted")
     result = train(cut)
     assert result["status"] == "done"
     assert result["resumed_at_step"] == resumed
@@ -125,31 +130,34 @@ def compare_with_resumed(whole_run, whole, folder, overrides, stop: int, resumed
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
-def interrupted_at(folder, step: int) -> int:
-    """Exit status of a cell's process that gets SIGTERM at a step.
+def interrupted_at(folder, step: int, by: int = signal.SIGTERM) -> int:
+    """Exit status of a cell's process that gets a signal while it makes the step after so many.
 
     A child of a process that has imported everything and trained nothing: no imports to wait for, and none of the
     threads that a backward pass may have left here, with which a child could not train.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["asr_lab.train", "asr_lab.build", "pytorch_lightning"])
-    child = context.Process(target=_interrupted, args=(str(folder), step))
+    child = context.Process(target=_interrupted, args=(str(folder), step, by))
     child.start()
     child.join()
     assert child.exitcode is not None
     return child.exitcode
 
 
-def _interrupted(folder: str, step: int) -> None:
+def _interrupted(folder: str, step: int, by: int) -> None:
     from asr_lab.base_task import Task
     from asr_lab.train import main
 
     torch.set_num_threads(1)
     real = Task.training_step
 
+    sent = []
+
     def training_step(self, batch, batch_idx):
-        if self.trainer.global_step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.trainer.global_step == step and not sent:  # once: a second signal would end it at once
+            sent.append(by)
+            os.kill(os.getpid(), by)
         return real(self, batch, batch_idx)
 
     Task.training_step = training_step

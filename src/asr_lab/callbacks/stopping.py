@@ -20,6 +20,7 @@ class Stop:
 
     wanted: int | None = None  # number of the signal
     can_wait = False  # steps are being made: the next one's end comes soon
+    listens = False
 
 
 def stop_on_signals() -> None:
@@ -27,7 +28,7 @@ def stop_on_signals() -> None:
 
     While it trains it saves first, after the step or validation at hand; a second signal ends it at once.
     """
-    Stop.wanted, Stop.can_wait = None, False
+    Stop.wanted, Stop.can_wait, Stop.listens = None, False, True
     for number in SIGNALS:
         signal.signal(number, _told)
 
@@ -46,6 +47,8 @@ class StopBetweenSteps(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Stop.can_wait = True
+        if Stop.listens:  # Lightning has put its own in front, which ends the process before there is a checkpoint
+            signal.signal(signal.SIGTERM, _told)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         n = trainer.current_epoch  # epochs that are over

@@ -172,19 +172,21 @@ def _cell(folder: str) -> None:
         os._exit(code)
 
 
-def main() -> None:
+def main() -> int:
+    """Exit status of the nursery; its children never come back from here."""
     import importlib
 
     if CAN_FORK:
         for name in PRELOADED:
             importlib.import_module(name)
             if _is_over():
-                return
+                return 0
         gc.freeze()  # what is shared with the children is not looked through, and so not copied, by each of them
     folder = Nursery().serve()
     if folder is not None:
         _cell(folder)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
