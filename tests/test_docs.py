@@ -226,7 +226,7 @@ def serve(address: str) -> None:
 
 
 def answer(caller: socket.socket, request: dict, fds: list[int]) -> None:
-    """Do what `asr-lab`, `python -m asr_lab.train` or a sweep's nursery does, with the caller's streams, folder and variables."""
+    """Do what `asr-lab`, `python -m asr_lab.train` or a nursery does, with the caller's streams and folder."""
     import atexit
     import traceback
 

@@ -117,6 +117,17 @@ def test_cells_that_come_twice_are_said(swept, asr_lab):
     assert "4 cells left out: the same as another" in done.stdout and "2 cells" in done.stdout, done
 
 
+def test_the_last_override_of_a_key_counts(swept, asr_lab):
+    here, overrides, _ = swept
+    for words, n in (
+        (["seed=5", "seed=1,2,3"], 6),
+        (["seed=1,2,3", "seed=5"], 2),
+        (["optimizer.lr=1", "optimizer.lr=2,3"], 4),
+    ):
+        done = asr_lab("plan", "tiny", "--no-measure", "--json", *overrides, *words, cwd=here)
+        assert len(json.loads(done.stdout)["cells"]) == n, words
+
+
 def test_a_launcher_that_is_not_installed_names_its_extra():
     error = RuntimeError(
         "In 'config': Could not find 'hydra/launcher/ray'\n\nAvailable options in 'hydra/launcher':\n\tlocal"

@@ -157,7 +157,7 @@ def command() -> str:
 def read_arguments(loader: Any, master: DictConfig, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """(the experiment's grid with the command line's axes, overrides that hold for all cells)"""
     grid: Any = OmegaConf.to_container(master.grid) if "grid" in master else {}
-    fixed = []
+    fixed: dict[str, str] = {}
     for argument in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
         key = argument.get_key_element()
         if argument.is_sweep_override() or not key.startswith("~"):
@@ -165,9 +165,10 @@ def read_arguments(loader: Any, master: DictConfig, arguments: Sequence[str]) ->
             grid_with, there = algebra.overridden(grid, key, wanted)
             if there or argument.is_sweep_override():
                 grid = grid_with if there else grid | {key: wanted}
+                fixed.pop(key, None)  # the last one counts, as ever with Hydra
                 continue
-        fixed.append(str(argument.input_line))
-    return grid, fixed
+        fixed[key] = str(argument.input_line)
+    return grid, [*fixed.values()]
 
 
 def _names(folder: Path) -> dict[str, str]:
