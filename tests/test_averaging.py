@@ -299,10 +299,8 @@ def test_averages_are_validated_scored_and_kept(name, trained, monkeypatch):
     _is_what_is_scored(run, result)
 
 
-@pytest.mark.parametrize(
-    "name", ["ema", "checkpoints", *(pytest.param(n, marks=pytest.mark.slow) for n in ("swa", "polyak"))]
-)
-@pytest.mark.quick(1)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ema", "checkpoints", "swa", "polyak"])
 def test_resumed_equals_uninterrupted(name, trained, tones, tmp_path):
     overrides = RUNNING.get(name, ["averaging=checkpoints", "averaging.n_checkpoints=2"])
     overrides = [*overrides, "encoder=quartznet", "trainer.max_epochs=4"]

@@ -340,6 +340,7 @@ def test_same_seed_same_numbers(toy_run, tmp_path):
     assert train(again)["metrics"] == toy_run.result()["metrics"] != train(other)["metrics"]
 
 
+@pytest.mark.slow
 def test_resumed_within_an_epoch_equals_uninterrupted(tmp_path):
     overrides = tiny_toy("landscape=heavy_tailed", "clipping=zclip", "clipping.warmup=3")
     whole = make_run(tmp_path / "whole", overrides, config="toy")

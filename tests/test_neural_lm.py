@@ -291,8 +291,8 @@ def test_same_seed_same_numbers(lm_run, tones, tmp_path):
     assert train(again)["metrics"] == lm_run.result()["metrics"] != train(other)["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.quick(1)
 def test_resumed_within_an_epoch_equals_uninterrupted(model, tones, tmp_path):
     overrides = tiny_lm(tones, f"model={model}", "trainer.max_epochs=3")
     run = make_run(tmp_path / "whole", overrides, config="lm")

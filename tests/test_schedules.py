@@ -244,6 +244,7 @@ PLATEAU = [
 ]
 
 
+@pytest.mark.slow
 def test_plateau_in_training_and_resumed(trained, tones, tmp_path):
     run, result = trained(*PLATEAU, name="whole")
     n = result["steps"] // 4

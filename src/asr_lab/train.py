@@ -18,7 +18,8 @@ from asr_lab.run import Run, now
 
 log = logging.getLogger(__name__)
 
-BUSY = 3  # exit status
+BUSY = 3  # exit statuses
+FULL = 4
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -275,8 +276,8 @@ def _try_to_write(run: Run, **changes: Any) -> None:
 
 
 def main(folder: str) -> int:
-    """Exit status of one cell's process: 0 done, 2 for what a person can mend, 3 held by another process, 128 + a
-    signal's number, 1 for anything else."""
+    """Exit status of one cell's process: 0 done, 2 for what a person can mend, 3 held by another process, 4 on a disk
+    that is full or read-only, 128 + a signal's number, 1 for anything else."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from asr_lab.callbacks.stopping import stop_on_signals
 
@@ -289,7 +290,12 @@ def main(folder: str) -> int:
         print(f"asr-lab: {error}", file=sys.stderr)
         if isinstance(error, RankLostError):
             return 128 + signal.SIGTERM
-        return BUSY if isinstance(error, BusyError) else 2
+        return {BusyError: BUSY, DiskFullError: FULL}.get(type(error), 2)
+    except OSError as error:  # before there was a run to say it of
+        if not is_disk_full(error):
+            raise
+        print(f"asr-lab: {error}", file=sys.stderr)
+        return FULL
     return 0
 
 

@@ -98,10 +98,12 @@ def _run(cfg) -> float | None:
         result = train_here(run)
     else:
         # Several devices: ranks start again from the frozen configuration, never through this command line.
+        from asr_lab.train import FULL
+
         code = subprocess.call([sys.executable, "-m", "asr_lab.train", str(run.folder)])
         result = run.result() or {}
         if code:
-            raise typer.Exit(code)
+            raise typer.Exit(2 if code == FULL else code)
     from asr_lab.sweep.local import line
 
     print(line(run))

@@ -22,7 +22,7 @@ from asr_lab.run import Run, show_score
 from asr_lab.sweep.cell import frozen
 from asr_lab.sweep.children import Children, Ended
 from asr_lab.sweep.gpus import Gpus, gpus_here
-from asr_lab.train import BUSY
+from asr_lab.train import BUSY, FULL
 
 LOOK_S = 1.0  # between two looks at cells that another launch runs
 
@@ -202,8 +202,9 @@ class Pool:
             self._died(run, f"signal {-ended.code if ended.code < 0 else ended.code - 128}", status)
         elif n_devices(run) > 1 and ended.code and status in ("running", "preempted"):
             self._died(run, "the end of one of its ranks", status)  # torchrun does not say how it ended
-        elif status == "preempted" and ended.code:  # by a full disk: others would meet it too
-            raise RunError(f"{result.get('reason')}; the same command goes on")
+        elif ended.code == FULL:  # others would meet it too
+            reason = result.get("reason") or f"{run.folder}: no space left, or read-only"
+            raise RunError(f"{reason}; the same command goes on")
         elif status in ("planned", "running"):  # without a word: an error while importing
             self._fail(run, f"exit status {ended.code}; see {run.folder}/train.log")
         elif status == "failed" and self.tries[run.name] < self.retry_failed:

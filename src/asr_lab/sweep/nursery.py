@@ -19,6 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from asr_lab.errors import is_disk_full
+from asr_lab.train import FULL
+
 PRELOADED = (
     "torch",
     "pytorch_lightning",
@@ -80,11 +83,18 @@ class Nursery:
             return None
         command = request.get("command")
         if command or not CAN_FORK:
-            pid = self._spawn(request, command or [sys.executable, "-m", "asr_lab.train", request["folder"]])
+            try:
+                pid = self._spawn(request, command or [sys.executable, "-m", "asr_lab.train", request["folder"]])
+            except OSError as error:
+                _say(id=request["id"], code=_failed(error))
+                return None
         else:
             pid = os.fork()
             if pid == 0:
-                self._become(request)
+                try:
+                    self._become(request)
+                except OSError as error:
+                    os._exit(_failed(error))
                 return request["folder"]
         self.children[pid] = request["id"]
         _say(id=request["id"], pid=pid)
@@ -132,6 +142,12 @@ class Nursery:
     def _stop_all(self) -> None:
         for pid in self.children:
             os.kill(pid, signal.SIGTERM)
+
+
+def _failed(error: OSError) -> int:
+    """Exit status of a cell whose process could not even be started"""
+    print(f"asr-lab: {error}", file=sys.stderr, flush=True)
+    return FULL if is_disk_full(error) else 1
 
 
 def _default_signals() -> None:
