@@ -33,6 +33,7 @@ from asr_lab.sweep.state import state_of
 CELL_S = 600.0
 EVERY_S = 5.0  # that of callbacks/progress.py, whose imports twenty processes need not repeat
 PROCESSES = 20
+RESULT = {"fingerprint": "", "metrics": {"test/wer": 0.5}, "score": "wer", "seconds": {"total": 600.0}}
 PROGRESS = {
     "epoch": 1,
     "epochs": 9,
@@ -137,7 +138,7 @@ def _node(folder: Path, i: int, speed: float, end: float, times: Times) -> None:
 
 def _result(cell: Path, status: str, times: Times) -> None:
     with _timed(times, "replace result.json"):
-        result = {"cell": cell.name, "status": status, "fingerprint": "", "metrics": {"test/wer": 0.5}, "score": "wer"}
+        result = RESULT | {"cell": cell.name, "status": status}
         write_json(cell / "result.json", result)
 
 
