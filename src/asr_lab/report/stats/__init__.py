@@ -4,9 +4,10 @@ Shapes: N utterances (or blocks of them), K cells, S seeds of one configuration,
 (0.123 is 12.3 %).
 """
 
-from asr_lab.report.stats.compare import Comparison, compare
+from asr_lab.report.stats.compare import Comparison, compare, tied_with_best
 from asr_lab.report.stats.correction import benjamini_hochberg, holm
-from asr_lab.report.stats.paired import delta_interval, paired_bootstrap, permutation
+from asr_lab.report.stats.levels import Levels
+from asr_lab.report.stats.paired import bca, delta_interval, paired_bootstrap, permutation, rate_interval
 from asr_lab.report.stats.rates import (
     LEVEL,
     N_RESAMPLES,
@@ -25,8 +26,10 @@ __all__ = [
     "Array",
     "Comparison",
     "Interval",
+    "Levels",
     "TestResult",
     "accuracy",
+    "bca",
     "benjamini_hochberg",
     "bootstrap",
     "compare",
@@ -37,5 +40,7 @@ __all__ = [
     "mean_over_seeds",
     "paired_bootstrap",
     "permutation",
+    "rate_interval",
     "sum_blocks",
+    "tied_with_best",
 ]
