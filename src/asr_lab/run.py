@@ -249,7 +249,8 @@ def _find(name: str, outputs: Path) -> Run:
     if (folder / "result.json").exists():
         return Run.open(folder)
     cells = {p.parent for p in outputs.glob("*/*/result.json")}
-    fits = sorted(c for c in cells if c.name.startswith(name) or c.name.rpartition("-")[2].startswith(name))
+    fits = [c for c in cells if c.name == name]
+    fits = fits or sorted(c for c in cells if c.name.startswith(name) or c.name.rpartition("-")[2].startswith(name))
     if len(fits) == 1:
         return Run.open(fits[0])
     if fits:

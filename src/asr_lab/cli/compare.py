@@ -38,7 +38,7 @@ def compare(
     from asr_lab.report.compare_table import print_compared
     from asr_lab.report.sides import sides_of
 
-    found = compared(sides_of(runs, outputs, split, experiment, seeds), split, score, factor)
+    found = compared(sides_of(runs, outputs, split, experiment, seeds), split, score, factor, tests or as_json)
     if as_json:
         print(json.dumps(found.as_json(top), indent=1))
     else:

@@ -18,19 +18,24 @@ from asr_lab.report.pair_tests import pair_tests
 from asr_lab.report.records import Scores, as_numbers, as_object
 from asr_lab.report.same_test import check_same_test
 from asr_lab.report.sides import Member, Side
-from asr_lab.report.stats import Array, Interval
+from asr_lab.report.stats import N_RESAMPLES, Array, Interval, TestResult
+from asr_lab.report.stats.compare import p_value
 from asr_lab.report.words import align, units
 from asr_lab.run import is_numbered
 
 SCORES = ("wer", "cer")
+BOOTSTRAP = "paired bootstrap"  # the test whose p is corrected and shown; it is of both seeds and utterances
 _NONE = Interval(math.nan, math.nan, math.nan)
 
 
-def compare(sides: Sequence[Side], split: str, score: str | None = None, factor: str | None = None) -> Compared:
+def compare(
+    sides: Sequence[Side], split: str, score: str | None = None, factor: str | None = None, tests: bool = False
+) -> Compared:
     """
     Args:
         score: wer or cer; None: that of the first run.
         factor: what is meant to differ; None: guessed from the configurations.
+        tests: also make the tests that need their time.
 
     Raises:
         RunError: the runs were not scored alike, or there is no such score or factor.
@@ -42,7 +47,7 @@ def compare(sides: Sequence[Side], split: str, score: str | None = None, factor:
     blocks, resampled = _blocks(first.scores)
     entries = tuple(_entries(sides, runs.replicates, score, blocks))
     errors = [_errors(r, score) for r in runs.replicates]
-    pairs = _pairs(entries, errors, runs.replicates, score, blocks)
+    pairs = _pairs(entries, errors, score, blocks, tests)
     values = circumstances.by_side([[m.flat for m in e.members] for e in entries], ABSENT)
     differing = {k: v for k, v in values.items() if k != "seed" and is_numbered(k) and k not in runs.over}
     chosen = circumstances.by_side([[m.factors for m in e.members] for e in entries], ABSENT)
@@ -144,35 +149,40 @@ def _kinds(m: Member, score: str) -> Array:
 
 
 def _pairs(
-    entries: Sequence[Entry],
-    errors: Sequence[Array],
-    replicates: Sequence[Sequence[Replicate]],
-    score: str,
-    blocks: Sequence[str] | None,
+    entries: Sequence[Entry], errors: Sequence[Array], score: str, blocks: Sequence[str] | None, tests: bool
 ) -> tuple[Paired, ...]:
-    found = []
     n = _counts(entries[0].members[0], score)[1]
+    levels = stats.Levels(errors, n, blocks, N_RESAMPLES, seed=0)
+    found = []
     for i, j in combinations(range(len(entries)), 2):
-        change = errors[j].mean(0) - errors[i].mean(0)
-        delta = stats.delta_interval(errors[j], errors[i], n, blocks=blocks)
-        tests, skipped = pair_tests((errors[j], errors[i]), n, (entries[j].members, entries[i].members), score, blocks)
-        said = [{m.scores.hyps for m in entries[k].members} for k in (i, j)]
-        found.append(
-            Paired(
-                a=entries[i].side.letter,
-                b=entries[j].side.letter,
-                delta=delta,
-                p=tests["paired bootstrap"].p,
-                p_holm=math.nan,
-                tests=tests,
-                skipped=skipped,
-                fewer=int((change < 0).sum()),
-                more=int((change > 0).sum()),
-                identical=said[0] == said[1] and len(said[0]) == 1,
-            )
-        )
+        pair = _pair(levels, (entries[i], i), (entries[j], j), errors[j].mean(0) - errors[i].mean(0))
+        if tests:
+            more, skipped = pair_tests((errors[j], errors[i]), n, (entries[j].members, entries[i].members), score)
+            more.insert(0, stats.permutation(errors[j], errors[i], n, blocks=blocks))
+            pair = pair._replace(tests=pair.tests | {t.test: t for t in more}, skipped=skipped)
+        found.append(pair)
     corrected = stats.holm([pair.p for pair in found])
     return tuple(pair._replace(p_holm=float(p)) for pair, p in zip(found, corrected, strict=True))
+
+
+def _pair(levels: stats.Levels, first: tuple[Entry, int], second: tuple[Entry, int], change: Array) -> Paired:
+    """Two sides with their places in `levels`; `change` (N,) of the edits from the first to the second."""
+    (a, i), (b, j) = first, second
+    value, resampled = float(levels.values[j] - levels.values[i]), levels.difference(j, i)
+    p = p_value(value, resampled)
+    said = [{m.scores.hyps for m in side.members} for side in (a, b)]
+    return Paired(
+        a=a.side.letter,
+        b=b.side.letter,
+        delta=stats.interval(value, resampled),
+        p=p,
+        p_holm=math.nan,
+        tests={BOOTSTRAP: TestResult(BOOTSTRAP, value, p, levels.n)},
+        skipped={},
+        fewer=int((change < 0).sum()),
+        more=int((change > 0).sum()),
+        identical=said[0] == said[1] and len(said[0]) == 1,
+    )
 
 
 def _warnings(entries: Sequence[Entry], score: str) -> Iterator[str]:

@@ -29,8 +29,8 @@ def print_compared(found: Compared, console: Console, top: int, tests: bool) -> 
     """
     unit = "words" if found.score == "wer" else "characters"
     size = f"{found.n_utterances:,} utterances, {found.n_units:,} {unit}"
-    again = f"{level(LEVEL)} intervals draw {found.resampled} and seeds again"
-    console.print(Text(f"{found.split}: {size}; {again}"))
+    over = found.resampled + (" and seeds" if any(e.n_seeds > 1 for e in found.entries) else "")
+    console.print(Text(f"{found.split}: {size}; {level(LEVEL)} intervals over {over}"))
     for e in found.entries:
         console.print(Text.assemble((f"{e.side.letter}  ", "bold"), visible(e.side.name), f" ({_runs(e)})"))
     console.print()
@@ -193,7 +193,7 @@ def _print_tests(found: Compared, console: Console) -> None:
         console.print()
         console.print(table)
     for name, why in dict.fromkeys(item for pair in found.pairs for item in pair.skipped.items()):
-        console.print(Text(f"{name}: {why}", "dim"))
+        console.print(Text(f"{name} {why}.", "dim"))
 
 
 def _p(pair: Paired, name: str) -> str:

@@ -133,9 +133,8 @@ def _chosen(argument: str, folder: Path) -> tuple[list[Run], list[str]]:
             raise RunError(f"{folder}: no run has a factor '{key}'{nearest(key, names)}")
         kept = [cell for cell, found in having.items() if _equal(found, value)]
         if not kept:
-            raise RunError(
-                f"{folder}: no run with '{argument}' has {key}={value}{nearest(value, set(having.values()))}"
-            )
+            hint = nearest(value, set(having.values()))
+            raise RunError(f"{folder}: no run for '{argument}', as none has {key}={value}{hint}")
         left = {cell: left[cell] for cell in kept}
     return _finished(list(left), f"'{argument}'")
 
