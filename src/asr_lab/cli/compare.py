@@ -12,7 +12,6 @@ def add(app: typer.Typer) -> None:
 def compare(
     runs: list[str] = typer.Argument(
         help="Runs (folder, or the beginning of a cell name or fingerprint), or key=value,key=value in an experiment.",
-        metavar="A B [C...]",
     ),
     experiment: str = typer.Option(
         None, help="Where key=value is looked for: a name in the outputs folder, or a folder."

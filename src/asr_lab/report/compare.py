@@ -156,6 +156,8 @@ def _pairs(
     found = []
     for i, j in combinations(range(len(entries)), 2):
         pair = _pair(levels, (entries[i], i), (entries[j], j), errors[j].mean(0) - errors[i].mean(0))
+        if not math.isnan(pair.p):
+            pair = pair._replace(needed=stats.needed(errors[j], errors[i], n, blocks=blocks))
         if tests:
             more, skipped = pair_tests((errors[j], errors[i]), n, (entries[j].members, entries[i].members), score)
             more.insert(0, stats.permutation(errors[j], errors[i], n, blocks=blocks))
@@ -179,6 +181,7 @@ def _pair(levels: stats.Levels, first: tuple[Entry, int], second: tuple[Entry, i
         p_holm=math.nan,
         tests={BOOTSTRAP: TestResult(BOOTSTRAP, value, p, levels.n)},
         skipped={},
+        needed=None,
         fewer=int((change < 0).sum()),
         more=int((change > 0).sum()),
         identical=said[0] == said[1] and len(said[0]) == 1,

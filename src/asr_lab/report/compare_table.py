@@ -12,12 +12,14 @@ from asr_lab.report.compared import KINDS, Change, Compared, Entry, Paired
 from asr_lab.report.differences import belongs
 from asr_lab.report.formats import HEADINGS, NOTHING, between, level, percent
 from asr_lab.report.side_by_side import side_by_side
-from asr_lab.report.stats import LEVEL, N_RESAMPLES, Interval
+from asr_lab.report.stats import LEVEL, N_RESAMPLES, Interval, Needed
+from asr_lab.report.stats.power import POWER
 from asr_lab.report.terminal import stacked, visible
 
 LABEL, COLUMN = 18, 24  # cells of the terminal for a row's name and for a side
 MAX_KEYS = 40
 WRONG = {"": "", "S": "bold red", "D": "red", "I": "bold magenta"}
+MOST = 1_000_000  # seeds or utterances that anyone could have
 ALPHA = 1 - LEVEL
 
 
@@ -177,7 +179,17 @@ def _verdicts(found: Compared) -> Iterator[str]:
         if pair.p_holm < ALPHA:
             yield f"{pair.b} is {'better' if pair.delta.value < 0 else 'worse'} than A: {said}{corrected}."
         else:
-            yield f"{pair.b} and A are tied: {said}{corrected}."
+            yield f"{pair.b} and A are tied: {said}{corrected}.{_needed(pair.needed)}"
+
+
+def _needed(needed: Needed | None) -> str:
+    """What would separate two that are tied."""
+    if needed is None or not math.isfinite(needed.detectable):
+        return ""
+    text = f" A true difference of {percent(needed.detectable)} points would be found with a chance of {POWER:.0%}"
+    ways = [(needed.n_seeds, "seeds of each"), (needed.n_utterances, "utterances")]
+    ways = [f"{n:,.0f} {what}" for n, what in ways if n <= MOST]
+    return text + (f"; this one with {' or '.join(ways)}." if ways else ".")
 
 
 def _print_tests(found: Compared, console: Console) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from asr_lab.report.configurations import Spread
 from asr_lab.report.sides import Member, Side
-from asr_lab.report.stats import LEVEL, Interval, TestResult
+from asr_lab.report.stats import LEVEL, Interval, Needed, TestResult
 
 KINDS = ("substitutions", "deletions", "insertions")
 # What is read of result.json beside the rates.
@@ -51,6 +51,7 @@ class Paired(NamedTuple):
     p_holm: float  # the same, corrected for the number of pairs
     tests: dict[str, TestResult]
     skipped: dict[str, str]  # tests that cannot be made, and why
+    needed: Needed | None  # to separate the two, were the difference what it seems
     fewer: int  # utterances with fewer errors in b
     more: int
     identical: bool  # every word of every run the same
@@ -126,10 +127,19 @@ def _pair(pair: Paired) -> dict[str, Any]:
         "p_holm": _number(pair.p_holm),
         "tests": {k: {"statistic": _number(t.statistic), "p": _number(t.p), "n": t.n} for k, t in pair.tests.items()},
         "skipped": pair.skipped,
+        "needed": _needed(pair.needed),
         "fewer_errors": pair.fewer,
         "more_errors": pair.more,
         "identical": pair.identical,
     }
+
+
+def _needed(needed: Needed | None) -> dict[str, Any] | None:
+    """None for a number that no seeds or utterances reach."""
+    if needed is None:
+        return None
+    found = {"detectable": needed.detectable, "seeds": needed.n_seeds, "utterances": needed.n_utterances}
+    return {k: _number(v) for k, v in found.items()} | {"seeds_known": needed.seeds_known}
 
 
 def _change(c: Change, letters: list[str]) -> dict[str, Any]:
