@@ -103,10 +103,10 @@ class _Model:
         both = np.linalg.solve(root, np.column_stack([self.basis, self.y]))
         q, r = both[:, :-1], both[:, -1]
         precision = q.T @ q
-        beta = np.linalg.solve(precision, q.T @ r)
+        beta = np.asarray(np.linalg.solve(precision, q.T @ r), np.float64)
         rss = float(((r - q @ beta) ** 2).sum())
         logs = 2 * float(np.log(np.diag(root)).sum()) + float(np.linalg.slogdet(precision)[1])
-        return beta, np.linalg.inv(precision), rss, logs
+        return beta, np.asarray(np.linalg.inv(precision), np.float64), rss, logs
 
     def deviance(self, theta: Array, sd: float | None = None) -> float:
         """-2 log REML likelihood at these ratios; s^2 at its best, or given."""
@@ -159,7 +159,7 @@ class _Model:
         n_random = len(theta)
         s = math.sqrt(self.effects(theta)[2])
         free = [i for i in range(n_random + 1) if i != k]
-        sds: Array = np.append(s * np.sqrt(theta), s)
+        sds = np.array([*(s * np.sqrt(theta)), s])
 
         def deviance(logs: Array) -> float:
             trial = sds.copy()
