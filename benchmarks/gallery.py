@@ -143,8 +143,7 @@ def browser() -> Iterator[Any]:
 
 def taken(opened: Any, shot: Shot, address: str, to: Path) -> Path:
     page = opened.new_page(viewport={"width": shot.width, "height": shot.height})
-    page.goto(address)
-    page.wait_for_load_state("networkidle" if shot.part or "report" in shot.page else "load")
+    page.goto(address, wait_until="networkidle")
     page.wait_for_timeout(1000)  # what is drawn after the data has come
     whole = page.locator(shot.part).first.screenshot() if shot.part else page.screenshot()
     page.close()

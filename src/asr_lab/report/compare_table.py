@@ -44,6 +44,7 @@ def print_compared(found: Compared, console: Console, top: int, tests: bool) -> 
         console.print(Text(f"! {visible(line)}", "yellow"))
     console.print()
     _print_numbers(found, console)
+    console.print()
     for line in [*map(visible, found.notes), *_verdicts(found)]:
         console.print(Text(line))
     if tests:
