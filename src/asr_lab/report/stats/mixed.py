@@ -18,6 +18,7 @@ from asr_lab.report.stats.factorial import SEED
 from asr_lab.report.stats.rates import LEVEL, Array, Interval
 
 RESIDUAL = "residual"
+_LARGEST = 1e8  # ratio of variances; beyond it the residual drowns in rounding
 
 
 class Component(NamedTuple):
@@ -110,7 +111,7 @@ class _Model:
 
     def deviance(self, theta: Array, sd: float | None = None) -> float:
         """-2 log REML likelihood at these ratios; s^2 at its best, or given."""
-        _, _, rss, logs = self._solved(np.maximum(theta, 0))
+        _, _, rss, logs = self._solved(np.clip(theta, 0, _LARGEST))
         df = len(self.y) - self.basis.shape[1]
         s2 = max(rss / df, 1e-300) if sd is None else sd**2
         return logs + df * math.log(2 * math.pi * s2) + rss / s2
