@@ -179,12 +179,13 @@ def _means(factor: str, coded, terms, beta: Array, covariance: Array, z: float) 
     """Each level's mean, the other factors' levels weighted equally."""
     found = {}
     for i, name in enumerate(coded[factor][0]):
-        parts = [np.ones(1)]
+        parts: list[Array] = [np.ones(1)]
         for term in terms:
-            weights = np.ones(1)
+            weights: Array = np.ones(1)
             for f in term:
                 m = len(coded[f][0])
-                weights = np.kron(weights, np.eye(m)[i] if f == factor else np.full(m, 1 / m))
+                own: Array = np.eye(m)[i] if f == factor else np.full(m, 1 / m)
+                weights = (weights[:, None] * own).ravel()
             parts.append(weights)
         found[name] = _around(np.concatenate(parts), beta, covariance, z)
     return found
