@@ -1,5 +1,6 @@
 """Tests of "no difference" against published examples, scipy, statsmodels, and what must hold for any input."""
 
+import unittest.mock
 from itertools import chain
 from typing import NamedTuple
 
@@ -197,12 +198,13 @@ def test_corrections_on_the_published_example():
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 
-@settings(max_examples=20, deadline=None, database=None)  # statsmodels takes 0.1 s for Holm's
+@settings(max_examples=100, deadline=None, database=None)
 @given(P_VALUES, st.randoms())
 @pytest.mark.parametrize(("ours", "theirs"), [(stats.holm, "holm"), (stats.benjamini_hochberg, "fdr_bh")])
 def test_corrections_are_statsmodels(ours, theirs, p, random):
     adjusted = ours(p)
-    assert adjusted == pytest.approx(multipletests(p, method=theirs)[1])
+    with unittest.mock.patch("gc.collect"):  # statsmodels does, at 0.1 s each, for Holm's
+        assert adjusted == pytest.approx(multipletests(p, method=theirs)[1])
     assert (adjusted >= np.array(p) - 1e-15).all() and (adjusted <= 1).all()
     order = random.sample(range(len(p)), len(p))
     assert ours([p[i] for i in order]) == pytest.approx(adjusted[order])

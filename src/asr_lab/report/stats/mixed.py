@@ -18,6 +18,7 @@ from asr_lab.report.stats.factorial import SEED
 from asr_lab.report.stats.rates import LEVEL, Array, Interval
 
 RESIDUAL = "residual"
+_LARGEST = 1e8  # ratio of variances; beyond it the residual drowns in rounding
 
 
 class Component(NamedTuple):
@@ -110,7 +111,7 @@ class _Model:
 
     def deviance(self, theta: Array, sd: float | None = None) -> float:
         """-2 log REML likelihood at these ratios; s^2 at its best, or given."""
-        _, _, rss, logs = self._solved(np.maximum(theta, 0))
+        _, _, rss, logs = self._solved(np.clip(theta, 0, _LARGEST))
         df = len(self.y) - self.basis.shape[1]
         s2 = max(rss / df, 1e-300) if sd is None else sd**2
         return logs + df * math.log(2 * math.pi * s2) + rss / s2
@@ -178,12 +179,13 @@ def _means(factor: str, coded, terms, beta: Array, covariance: Array, z: float) 
     """Each level's mean, the other factors' levels weighted equally."""
     found = {}
     for i, name in enumerate(coded[factor][0]):
-        parts = [np.ones(1)]
+        parts: list[Array] = [np.ones(1)]
         for term in terms:
-            weights = np.ones(1)
+            weights: Array = np.ones(1)
             for f in term:
                 m = len(coded[f][0])
-                weights = np.kron(weights, np.eye(m)[i] if f == factor else np.full(m, 1 / m))
+                own: Array = np.eye(m)[i] if f == factor else np.full(m, 1 / m)
+                weights = (weights[:, None] * own).ravel()
             parts.append(weights)
         found[name] = _around(np.concatenate(parts), beta, covariance, z)
     return found
