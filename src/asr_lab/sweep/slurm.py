@@ -6,6 +6,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from asr_lab.errors import ConfigError, RunError
+from asr_lab.hold import FILE as LOCK
+from asr_lab.hold import GONE_S, holder
 from asr_lab.ledger import Ledger, read_events
 from asr_lab.run import Run
 from asr_lab.sweep.local import n_devices, n_nodes
 
 FOLDER = ".slurm"  # of the scripts and logs of jobs, in the experiment's folder
 LOOK_S = 5.0
+WAITING = ("planned", "queued", "preempted")
 
 
 class SlurmLauncher(Launcher):
@@ -100,8 +104,16 @@ class SlurmLauncher(Launcher):
         self.check()
         if not runs:
             return
+        self._queue(runs)
+        if self.wait:
+            self._wait(runs)
+
+    def _queue(self, runs: list[Run]) -> None:
         folder = runs[0].folder.parent
-        queued = _in_queue(folder)
+        queued, lost = in_queue(folder)
+        if lost:
+            print(f"cancelling jobs whose processes are gone: {', '.join(lost)}", file=sys.stderr, flush=True)
+            subprocess.run(["scancel", *lost], check=False, capture_output=True)
         new = [run for run in runs if run.name not in queued]
         jobs = self._submit(folder, new)
         ledger = Ledger(folder)
@@ -110,8 +122,29 @@ class SlurmLauncher(Launcher):
         arrays = sorted({job.partition("_")[0] for _, job in jobs})
         said = f", {len(queued & {r.name for r in runs})} wait in the queue already" if len(new) < len(runs) else ""
         print(f"queued {len(jobs)} cells as {', '.join(arrays) or 'nothing new'}{said}", file=sys.stderr, flush=True)
-        if self.wait:
-            _wait(folder, {run.name for run in runs})
+
+    def _wait(self, runs: list[Run]) -> None:
+        """Until all cells are over; those whose job has gone without a word are queued again."""
+        from asr_lab.sweep.state import OVER, state_of
+
+        folder, left, looked = runs[0].folder.parent, self.max_requeues, time.monotonic()
+        by_name = {run.name: run for run in runs}
+        while True:
+            cells = [c for c in state_of(folder).cells if c.name in by_name]
+            if all(c.state in OVER for c in cells):
+                break
+            if left and time.monotonic() - looked > GONE_S:
+                looked = time.monotonic()
+                queued, _ = in_queue(folder)
+                if gone := [by_name[c.name] for c in cells if c.state in WAITING and c.name not in queued]:
+                    left -= 1
+                    self._queue(gone)
+            time.sleep(LOOK_S)
+        if failed := [c for c in cells if c.state != "done"]:
+            first = failed[0]
+            raise RunError(
+                f"{len(failed)} of {len(cells)} cells did not finish, first {first.name}: {first.state}: {first.reason}"
+            )
 
     def _submit(self, folder: Path, runs: list[Run]) -> list[tuple[Run, str]]:
         """(cell, id of its job) of all, or of none at all"""
@@ -185,25 +218,36 @@ def _max_array_size() -> int:
     return 1000
 
 
-def _in_queue(folder: Path) -> set[str]:
-    """Names of cells whose jobs Slurm still has"""
-    there = set(_ask("squeue", "-h", "-r", "-o", "%i").split())
-    there |= set(_ask("squeue", "-h", "-r", "-o", "%F_%K").split())
+def in_queue(folder: Path) -> tuple[set[str], list[str]]:
+    """Of an experiment's folder: names of the cells whose jobs Slurm still has, and ids of the jobs that it believes to
+    run although their cell's process is gone. Such a job, whose shepherd was killed, would hold its place until its time
+    is up; its cell does not count as queued."""
+    since: dict[str, float | None] = {}  # start of each job, None of one that waits
+    for line in _ask("squeue", "-h", "-r", "-o", "%i|%F_%K|%t|%S").splitlines():
+        job, place, state, start = line.split("|")
+        since[job] = since[place] = _seconds(start) if state == "R" else None
     events, _ = read_events(folder)
-    return {e.cell for e in events if str(e.more.get("job")) in there}
+    jobs = {e.cell: str(e.more["job"]) for e in events if str(e.more.get("job")) in since}
+    lost = {cell: job for cell, job in jobs.items() if _is_lost(folder / cell, since[job])}
+    return jobs.keys() - lost.keys(), sorted(lost.values())
 
 
-def _wait(folder: Path, names: set[str]) -> None:
-    from asr_lab.sweep.state import OVER, state_of
+def _is_lost(cell: Path, since: float | None) -> bool:
+    """Whether the process of a job that began at `since` has come and gone"""
+    try:
+        beat = (cell / LOCK).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if since is None or beat < since:
+        return False  # it waits, or it is about to begin
+    who = holder(cell)
+    if who is None:  # it has let go, and should be over in seconds
+        return time.time() - beat > 2 * GONE_S
+    return not who.is_alive
 
-    while True:
-        cells = [c for c in state_of(folder).cells if c.name in names]
-        if all(c.state in OVER for c in cells):
-            break
-        time.sleep(LOOK_S)
-    failed = [c for c in cells if c.state != "done"]
-    if failed:
-        first = failed[0]
-        raise RunError(
-            f"{len(failed)} of {len(cells)} cells did not finish, first {first.name}: {first.state}: {first.reason}"
-        )
+
+def _seconds(start: str) -> float | None:
+    try:
+        return datetime.fromisoformat(start).timestamp()
+    except ValueError:
+        return None
