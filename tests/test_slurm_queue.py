@@ -12,7 +12,7 @@ import pytest
 
 from asr_lab.hold import hold
 from asr_lab.ledger import Ledger
-from asr_lab.sweep import slurm
+from asr_lab.sweep import slurm_queue
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def queue(tmp_path, monkeypatch):
         ledger.close()
         start = datetime.fromtimestamp(time.time() - 60).isoformat(timespec="seconds")
         rows = [f"{8 + i}|7_{i}|{s}|{start if s == 'R' else 'N/A'}" for i, s in enumerate(states.values()) if s]
-        monkeypatch.setattr(slurm, "_ask", lambda *_: "\n".join(rows))
-        return slurm.in_queue(tmp_path)
+        monkeypatch.setattr(slurm_queue, "ask", lambda *_: "\n".join(rows))
+        return slurm_queue.in_queue(tmp_path)
 
     return ask
 
@@ -59,6 +59,6 @@ def test_a_job_that_does_not_end_after_its_cell_is_lost(queue, tmp_path, monkeyp
     os.utime(tmp_path / "done" / ".lock", (time.time() - 50,) * 2)
     assert queue(done="R") == ({"done"}, [])
     start = datetime.fromtimestamp(time.time() - 9000).isoformat(timespec="seconds")
-    os.utime(tmp_path / "done" / ".lock", (time.time() - 3 * slurm.GONE_S,) * 2)
-    monkeypatch.setattr(slurm, "_ask", lambda *_: f"8|7_0|R|{start}")
-    assert slurm.in_queue(tmp_path) == (set(), ["7_0"])
+    os.utime(tmp_path / "done" / ".lock", (time.time() - 3 * slurm_queue.GONE_S,) * 2)
+    monkeypatch.setattr(slurm_queue, "ask", lambda *_: f"8|7_0|R|{start}")
+    assert slurm_queue.in_queue(tmp_path) == (set(), ["7_0"])

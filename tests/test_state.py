@@ -35,8 +35,8 @@ def experiment(tmp_path):
 
 def killed(cell: Path) -> None:
     """Leaves the lock of a process that was killed."""
-    code = f"import os; from pathlib import Path; from asr_lab.hold import hold\nwith hold(Path({str(cell)!r})): os._exit(9)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    code = "import os, sys, pathlib, asr_lab.hold as h\nwith h.hold(pathlib.Path(sys.argv[1])): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(cell)], check=False).returncode == 9
 
 
 def states(folder: Path) -> dict[str, str]:

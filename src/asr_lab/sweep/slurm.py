@@ -6,7 +6,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from asr_lab.errors import ConfigError, RunError
-from asr_lab.hold import FILE as LOCK
-from asr_lab.hold import GONE_S, holder
-from asr_lab.ledger import Ledger, read_events
+from asr_lab.hold import GONE_S
+from asr_lab.ledger import Ledger
 from asr_lab.run import Run
 from asr_lab.sweep.local import n_devices, n_nodes
+from asr_lab.sweep.slurm_queue import ask, in_queue, max_array_size
 
 FOLDER = ".slurm"  # of the scripts and logs of jobs, in the experiment's folder
 LOOK_S = 5.0
@@ -90,7 +89,7 @@ class SlurmLauncher(Launcher):
             raise RunError("hydra/launcher=slurm needs submitit: pip install 'asr-lab[slurm]'") from None
         if not shutil.which("sbatch"):
             raise RunError("hydra/launcher=slurm: there is no sbatch here; launch from a login node of the cluster")
-        known = sorted(set(_ask("sinfo", "-h", "-o", "%R").split()))
+        known = sorted(set(ask("sinfo", "-h", "-o", "%R").split()))
         for name in (self.partition or "").split(","):
             if name and name not in known:
                 raise RunError(f"hydra.launcher.partition={name}: no such partition; choose from: {', '.join(known)}")
@@ -151,7 +150,7 @@ class SlurmLauncher(Launcher):
         alike: dict[tuple[int, int, bool], list[Run]] = defaultdict(list)
         for run in runs:
             alike[n_nodes(run), n_devices(run), run.config["trainer"].get("accelerator") == "cpu"].append(run)
-        size = _max_array_size()
+        size = max_array_size()
         done: list[tuple[Run, str]] = []
         try:
             for shape, group in alike.items():
@@ -197,57 +196,3 @@ class SlurmLauncher(Launcher):
         args = ([str(run.folder) for run in runs], [self.max_requeues] * len(runs))
         jobs = executor.map_array(run_cell, *args)
         return [(run, job.job_id) for run, job in zip(runs, jobs, strict=True)]
-
-
-def _ask(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunError(f"{command[0]}: {error}; is Slurm up?") from None
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise RunError(f"{command[0]}: {said}; is Slurm up?")
-    return done.stdout
-
-
-def _max_array_size() -> int:
-    for line in _ask("scontrol", "show", "config").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "MaxArraySize":
-            return max(1, int(value) - 1)  # indices begin at 0 and stay below it
-    return 1000
-
-
-def in_queue(folder: Path) -> tuple[set[str], list[str]]:
-    """Of an experiment's folder: names of the cells whose jobs Slurm still has, and ids of the jobs that it believes to
-    run although their cell's process is gone. Such a job, whose shepherd was killed, would hold its place until its time
-    is up; its cell does not count as queued."""
-    since: dict[str, float | None] = {}  # start of each job, None of one that waits
-    for line in _ask("squeue", "-h", "-r", "-o", "%i|%F_%K|%t|%S").splitlines():
-        job, place, state, start = line.split("|")
-        since[job] = since[place] = _seconds(start) if state == "R" else None
-    events, _ = read_events(folder)
-    jobs = {e.cell: str(e.more["job"]) for e in events if str(e.more.get("job")) in since}
-    lost = {cell: job for cell, job in jobs.items() if _is_lost(folder / cell, since[job])}
-    return jobs.keys() - lost.keys(), sorted(lost.values())
-
-
-def _is_lost(cell: Path, since: float | None) -> bool:
-    """Whether the process of a job that began at `since` has come and gone"""
-    try:
-        beat = (cell / LOCK).stat().st_mtime
-    except FileNotFoundError:
-        return False
-    if since is None or beat < since:
-        return False  # it waits, or it is about to begin
-    who = holder(cell)
-    if who is None:  # it has let go, and should be over in seconds
-        return time.time() - beat > 2 * GONE_S
-    return not who.is_alive
-
-
-def _seconds(start: str) -> float | None:
-    try:
-        return datetime.fromisoformat(start).timestamp()
-    except ValueError:
-        return None
