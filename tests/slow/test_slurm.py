@@ -50,9 +50,13 @@ def slurm(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _an_empty_queue(slurm):
-    """What a failed test leaves does not hold up the next one."""
+def _an_empty_queue(slurm, tmp_path):
+    """What a test leaves does not hold up the next one."""
     yield
+    for path in Path("/proc").glob("[0-9]*/cmdline"):  # commands whose shepherd was killed wait for ever
+        with contextlib.suppress(OSError):
+            if str(tmp_path).encode() in (line := path.read_bytes()) and line.startswith(b"srun"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
     slurm.ask("scancel", "--state=PENDING,RUNNING", "-u", "root")
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not slurm.ask("squeue", "-h").stdout.strip(), 60)
