@@ -25,7 +25,8 @@ from asr_lab.report.configurations import Spread
 from asr_lab.report.formats import percent, seconds, short, span
 from asr_lab.report.render import render, table
 from asr_lab.report.summary import summarise
-from asr_lab.report.svg import Line, line_chart, ticks
+from asr_lab.report.svg import ticks
+from asr_lab.report.svg_lines import Line, line_chart
 from asr_lab.report.words import align, columns, confusions
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "yes", "no", "stop", "go", "left", "right", "up", "down")

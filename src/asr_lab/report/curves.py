@@ -1,4 +1,4 @@
-"""The score on the validation set over a run, one curve per configuration: mean over seeds and their range."""
+"""What a run saw over its training, one curve per configuration: mean over seeds and their range."""
 
 import math
 
@@ -6,21 +6,19 @@ import numpy as np
 
 from asr_lab.report.collect import Cell
 from asr_lab.report.configurations import Configuration
-from asr_lab.report.svg import Line
+from asr_lab.report.svg_lines import Line
 
 _POINTS = 60  # on a chart over seconds, where seeds were measured at different times
 
 
 def by_epoch(configuration: Configuration) -> Line | None:
     """`val/<score>` at the epochs that every finished seed reached: a mean over changing seeds would jump."""
-    runs = [dict(_points(cell, "epoch", configuration.score)) for cell in configuration.done]
-    epochs = sorted(set.intersection(*map(set, runs))) if runs else []
-    return _line(configuration, np.array(epochs), np.array([[run[e] for e in epochs] for run in runs]))
+    return _by_epoch(configuration, f"val/{configuration.score}")
 
 
 def by_seconds(configuration: Configuration) -> Line | None:
     """`val/<score>` against seconds of training, interpolated where every finished seed was running."""
-    runs = [np.array(sorted(_points(cell, "seconds", configuration.score))) for cell in configuration.done]
+    runs = [np.array(sorted(_points(cell, "seconds", f"val/{configuration.score}"))) for cell in configuration.done]
     if not runs or not all(len(run) for run in runs):
         return None
     start, end = max(run[0, 0] for run in runs), min(run[-1, 0] for run in runs)
@@ -28,8 +26,19 @@ def by_seconds(configuration: Configuration) -> Line | None:
     return _line(configuration, xs, np.array([np.interp(xs, run[:, 0], run[:, 1]) for run in runs]))
 
 
-def _points(cell: Cell, x: str, score: str) -> list[tuple[float, float]]:
-    rows = [(row.get(x, math.nan), row.get(f"val/{score}", math.nan)) for row in cell.curve]
+def loss(configuration: Configuration) -> Line | None:
+    """`train/loss` at the epochs that every finished seed reached."""
+    return _by_epoch(configuration, "train/loss")
+
+
+def _by_epoch(configuration: Configuration, key: str) -> Line | None:
+    runs = [dict(_points(cell, "epoch", key)) for cell in configuration.done]
+    epochs = sorted(set.intersection(*map(set, runs))) if runs else []
+    return _line(configuration, np.array(epochs), np.array([[run[e] for e in epochs] for run in runs]))
+
+
+def _points(cell: Cell, x: str, key: str) -> list[tuple[float, float]]:
+    rows = [(row.get(x, math.nan), row.get(key, math.nan)) for row in cell.curve]
     return [(a, b) for a, b in rows if math.isfinite(a) and math.isfinite(b)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from asr_lab.report.collect import Cell, Experiment
 from asr_lab.report.configurations import Configuration, cell_rate, configurations, scored_sets, swept_factors
+from asr_lab.report.failures import Failure, failures, standing
 from asr_lab.report.formats import between, level, percent
 from asr_lab.report.stats import LEVEL, N_RESAMPLES
 
@@ -24,8 +25,10 @@ class Summary:
     unplanned: tuple[Cell, ...]  # runs found in the folder that the plan does not know
     answer: str
     warnings: tuple[str, ...]
-    failures: tuple[tuple[str, str, str], ...]  # (cell or file, status, reason)
+    standing: str  # what is still to come; "" when every planned cell is over
+    failures: tuple[Failure, ...]
     resampled: str  # what was resampled and why
+    by_speaker: bool  # whether that was speakers
     level: float = LEVEL
     n_resamples: int = N_RESAMPLES
     resample_seed: int = SEED
@@ -62,8 +65,10 @@ def summarise(experiment: Experiment) -> Summary:
         unplanned=tuple(c for c in experiment.cells if not c.planned),
         answer=_answer(rows, experiment.score.upper()),
         warnings=tuple(_warnings(rows, experiment.score)),
-        failures=tuple(_failures(experiment)),
+        standing=standing(experiment),
+        failures=tuple(failures(experiment)),
         resampled=sets[0].note if sets else "nothing (no finished cell has usable counts per utterance)",
+        by_speaker=bool(sets) and sets[0].blocks is not None,
     )
 
 
@@ -148,12 +153,3 @@ def _different(cells: list[Cell], what: str, read, so: str) -> Iterable[str]:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _failures(experiment: Experiment) -> Iterable[tuple[str, str, str]]:
-    """Every cell that did not finish and every file that could not be used, each by name."""
-    yield from (("(experiment)", "damaged file", line) for line in experiment.damage)
-    for cell in experiment.cells:
-        if not cell.done:
-            yield cell.name, cell.status, cell.reason or "no reason recorded"
-        yield from ((cell.name, "damaged file", line) for line in cell.damage if line != cell.reason)
