@@ -24,6 +24,7 @@ from asr_lab.report.collect import collect
 from asr_lab.report.configurations import Spread
 from asr_lab.report.formats import percent, seconds, short, span
 from asr_lab.report.render import render, table
+from asr_lab.report.stats import resample
 from asr_lab.report.summary import summarise
 from asr_lab.report.svg import ticks
 from asr_lab.report.svg_lines import Line, line_chart
@@ -261,7 +262,7 @@ def test_same_seed_same_numbers_and_chunks_do_not_matter(monkeypatch):
     first = stats.bootstrap(edits, words, 500, seed=3)
     assert np.array_equal(first, stats.bootstrap(edits, words, 500, seed=3))
     assert not np.array_equal(first, stats.bootstrap(edits, words, 500, seed=4))
-    monkeypatch.setattr(stats, "_CHUNK", 1000)
+    monkeypatch.setattr(resample, "_CHUNK", 1000)
     assert np.array_equal(first, stats.bootstrap(edits, words, 500, seed=3))
 
 
