@@ -1,7 +1,7 @@
 """Everything that report.html and report.md show, made once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asr_lab.report import cost, curves, norms
@@ -13,14 +13,16 @@ from asr_lab.report.heat_maps import heat_maps
 from asr_lab.report.responses import response_figures, responses
 from asr_lab.report.stats import error_rate
 from asr_lab.report.summary import Summary
-from asr_lab.report.svg import MAX_LINES, key
+from asr_lab.report.svg import key
 from asr_lab.report.svg_bars import interval_chart
-from asr_lab.report.svg_lines import line_chart
+from asr_lab.report.svg_lines import Line, line_chart
 from asr_lab.report.variations import variations
 from asr_lab.report.words import align, units
 from asr_lab.report.worst import most_frequent, with_recordings, worst
 
 CHARTED = 30  # configurations in the chart of intervals; the table has all
+CURVES = 7  # in one chart of learning curves: more are a tangle
+FACETS = 6  # charts of learning curves
 
 
 def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
@@ -36,7 +38,9 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
     histories, norms_left = norms.histories(experiment.folder, summary.configurations)
     examples = worst(summary.best_cell, score)
     if audio and summary.best_cell:
-        examples = with_recordings(worst(summary.best_cell, score, max(audio, len(examples))), summary.best_cell.config, audio)
+        examples = with_recordings(
+            worst(summary.best_cell, score, max(audio, len(examples))), summary.best_cell.config, audio
+        )
     return {
         "s": summary,
         "e": experiment,
@@ -45,7 +49,7 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
         "other": "CER" if score == "wer" else "WER",
         "units": "words" if score == "wer" else "characters",
         "columns": {k: v for k, v in headings.items() if any(math.isfinite(r.columns[k].mean) for r in rows)},
-        "keys": [key(i % MAX_LINES) for i in range(len(rows))],  # finished rows come first
+        "keys": [key(i) for i in range(len(rows))],  # finished rows come first
         "intervals": interval_chart(
             [(r.short, r.rate, [cell_rate(c, score) for c in r.done]) for r in rows[:CHARTED]],
             f"Test {rate} of {len(rows[:CHARTED])} configurations with {level(summary.level)} intervals",
@@ -53,8 +57,7 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
         "uncharted": max(0, len(rows) - CHARTED),
         "maps": heat_maps(summary.configurations, summary.swept, experiment.cells),
         "responses": [f for r in responses(rows, summary.swept) for f in response_figures(r, rate)],
-        "curves": learning_curves(rows, rate),
-        "undrawn": max(0, len(rows) - MAX_LINES),
+        "curves": learning_curves(rows, summary.swept, rate),
         "norms": norms.panels(histories),
         "histories": histories,
         "norms_left": norms_left,
@@ -67,19 +70,43 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
     }
 
 
-def learning_curves(rows: Sequence[Configuration], rate: str) -> list[Figure]:
-    """The score on the validation set by epoch and by seconds, and the training loss; none of what was not recorded."""
-    found = []
-    for x, make in (("epoch", curves.by_epoch), ("seconds of training", curves.by_seconds)):
-        lines = [line for r in rows if (line := make(r))]
-        title = f"Validation {rate} against {x}"
-        svg = line_chart(lines, title, x, f"val {rate} %")
-        found.append(of_lines(title, svg, lines, x, percent, short))
-    lines = [line for r in rows if (line := curves.loss(r))]
-    title = "Training loss against epoch"
-    svg = line_chart(lines, title, "epoch", "training loss", times=1, top=math.inf)
-    found.append(of_lines(title, svg, lines, "epoch", lambda v: f"{v:.3g}", short))
+def learning_curves(rows: Sequence[Configuration], swept: Sequence[str], rate: str) -> list[Figure]:
+    """The score on the validation set by epoch, for each encoder (or other first factor) apart where there are many
+    configurations; by seconds, and the training loss, of the first ones. None of what was not recorded."""
+    first = next((k for k in swept if k == "encoder"), *swept[:1]) if swept else ""
+    facets = list(dict.fromkeys(r.factors[first] for r in rows)) if first else []
+    numbered = list(enumerate(rows))
+    parts = [("", numbered)]
+    if len(rows) > CURVES and 1 < len(facets) <= FACETS:
+        parts = [(f" ({name})", [(i, r) for i, r in numbered if r.factors[first] == name]) for name in facets]
+    score = {"times": 100.0, "top": 1.0}
+    found = [_curves(part, curves.by_epoch, f"Validation {rate} against epoch{where}", "epoch", f"val {rate} %{where}", **score)
+             for where, part in parts]  # fmt: skip
+    seconds = "seconds of training"
+    found.append(
+        _curves(numbered, curves.by_seconds, f"Validation {rate} against {seconds}", seconds, f"val {rate} %", **score)
+    )
+    loss = {"times": 1.0, "top": math.inf}
+    found.append(_curves(numbered, curves.loss, "Training loss against epoch", "epoch", "training loss", **loss))
     return [figure for figure in found if figure]
+
+
+def _curves(
+    rows: Sequence[tuple[int, Configuration]],
+    make: Callable[[Configuration], Line | None],
+    title: str,
+    x_label: str,
+    y_label: str,
+    **scale: float,
+) -> Figure:
+    """Of the first `CURVES` that have one, in the styles that their places in the ranking give."""
+    having = [(i, line) for i, row in rows if (line := make(row))]
+    lines, numbers = [line for _, line in having[:CURVES]], [i for i, _ in having[:CURVES]]
+    svg = line_chart(lines, title, x_label, y_label, numbers=numbers, **scale)
+    show = percent if scale["times"] == 100 else "{:.3g}".format
+    more = len(having) - len(lines)
+    note = f"{more} more with a higher test rate {'is' if more == 1 else 'are'} not drawn." if more else ""
+    return of_lines(title, svg, lines, x_label, show, short)._replace(note=note)
 
 
 def environment(cells: Sequence[Cell]) -> dict[str, list[str]]:

@@ -10,7 +10,19 @@ from asr_lab.report.configurations import Configuration
 from asr_lab.report.figures import Figure
 from asr_lab.report.formats import between, percent, seconds, short
 from asr_lab.report.stats import Interval
-from asr_lab.report.svg import MAX_LINES, WIDTH, Axis, apart, cut, frame, linear, logarithmic, marker, points, tag, text_at
+from asr_lab.report.svg import (
+    WIDTH,
+    Axis,
+    apart,
+    cut,
+    frame,
+    linear,
+    logarithmic,
+    marker,
+    points,
+    tag,
+    text_at,
+)
 
 # Columns of a configuration: what it is, and how it is written.
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -96,7 +108,7 @@ def chart(cost: Cost, rate: str) -> Figure:
             ends = {"y1": at(p.cost, p.rate.low)[1], "y2": at(p.cost, p.rate.high)[1]}
             parts.append(tag("line", cls=f"whisker {colour}", x1=x, x2=x, **ends))
         note = f"{p.label}: {cost.show(p.cost)}, {percent(p.rate.value)} %"
-        parts.append(marker(p.number % MAX_LINES, x, y, 4.5 if few else 3, title=note))
+        parts.append(marker(p.number, x, y, 4.5 if few else 3, title=note))
     parts += _names(cost.front, at)
     rows = [[p.label, cost.show(p.cost), percent(p.rate.value), between(p.rate)] for p in cost.front]
     heads = ["on the front", cost.name, f"test {rate} %", "interval"]
@@ -107,7 +119,7 @@ def _axes(cost: Cost, rate: str, few: bool) -> tuple[Axis, Axis]:
     xs = [p.cost for p in cost.points]
     rates = [v for p in cost.points for v in (p.rate if few else p.rate[:1]) if math.isfinite(v)]
     wide = max(xs) / min(xs) >= 5
-    x_axis = logarithmic(min(xs), max(xs), cost.name, room=1.15) if wide else linear(min(xs), max(xs), cost.name)
+    x_axis = logarithmic(min(xs), max(xs), cost.name, room=1.15) if wide else linear(min(xs), max(xs), cost.name, n=3)
     # One configuration that went astray would press all others into a line.
     return x_axis, linear(min(rates), min(max(rates), 1.0), f"test {rate} %", times=100)
 

@@ -47,12 +47,21 @@ def reached(cell: Cell) -> str:
 
 
 def standing(experiment: Experiment) -> str:
-    """`Not finished: 3 of 12 cells are still to come (2 running, 1 missing).`; "" when all planned cells are over."""
+    """`Not finished: 2 of 12 cells are still to come (1 running, 1 missing). 1 has ended without a result (1
+    exploded).`; "" when all planned cells are done."""
     planned = [c for c in experiment.cells if c.planned]
-    counts = Counter(c.status for c in planned if c.status in WAITING)
-    n = sum(counts.values())
-    if not n:
-        return ""
-    kinds = ", ".join(f"{counts[status]} {status}" for status in WAITING if counts[status])
-    are = "cell is" if n == 1 else "cells are"
-    return f"Not finished: {n} of {len(planned)} {are} still to come ({kinds})."
+    waiting = Counter(c.status for c in planned if c.status in WAITING)
+    ended = Counter(what(c) for c in planned if not c.done and c.status not in WAITING)
+    said = []
+    if n := waiting.total():
+        said.append(
+            f"Not finished: {n} of {len(planned)} cells {'is' if n == 1 else 'are'} still to come ({_of(waiting)})."
+        )
+    if n := ended.total():
+        whole = "" if waiting else f" of {len(planned)} cells"
+        said.append(f"{n}{whole} {'has' if n == 1 else 'have'} ended without a result ({_of(ended)}).")
+    return " ".join(said)
+
+
+def _of(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {status}" for status, n in counts.items())

@@ -16,7 +16,18 @@ from asr_lab.report.configurations import NOTHING, Configuration
 from asr_lab.report.failures import WAITING
 
 # Ten even steps of it.
-_CIVIDIS = ("#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838")
+_CIVIDIS = (
+    "#00224e",
+    "#123570",
+    "#3b496c",
+    "#575d6d",
+    "#707173",
+    "#8a8678",
+    "#a59c74",
+    "#c3b369",
+    "#e1cc55",
+    "#fee838",
+)
 
 
 class Square(NamedTuple):

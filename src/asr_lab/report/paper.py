@@ -123,7 +123,7 @@ def _what(summary: Summary) -> Iterator[Sentence]:
     parts.append(")" * bool(summary.swept))
     done = sum(c.done for c in cells)
     parts.append(f", each trained with {count} random seed{'s' * (count != '1')}: {len(cells)} runs, of which {done} ")
-    parts.append("have finished." if summary.standing else "finished.")
+    parts.append("have finished so far." if summary.waits else "finished.")
     yield parts
 
 
@@ -153,7 +153,7 @@ def _sure(summary: Summary) -> Iterator[Sentence]:
     if not any(math.isfinite(row.rate.low) for row in summary.configurations):
         yield ["No intervals can be given: no run has counts per utterance."]
         return
-    by = (("bisani2004bootstrap", "liu2020blockwise") if summary.by_speaker else ("bisani2004bootstrap",))
+    by = ("bisani2004bootstrap", "liu2020blockwise") if summary.by_speaker else ("bisani2004bootstrap",)
     parts: Sentence = [
         f"Intervals are {level(summary.level)} percentile bootstrap intervals over "
         f"{'speakers' if summary.by_speaker else 'utterances'}", by

@@ -18,7 +18,9 @@ class Response(NamedTuple):
     """One picture: lines over the values of `key`, where the factor of facets has the value that it names."""
 
     key: str  # clipping.threshold
-    facet: str  # "bilstm"; "" when nothing else was swept, "all" where the curves of all facets are laid over each other
+    facet: (
+        str  # "bilstm"; "" when nothing else was swept, "all" where the curves of all facets are laid over each other
+    )
     lines: tuple[Line, ...]  # score, its interval as the band; of one point where a choice has one value, or none
     clipped: tuple[Line, ...]  # share of clipped steps, its range over seeds; empty unless it differs
     log: bool

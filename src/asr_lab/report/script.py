@@ -1,4 +1,4 @@
-"""The page's only script: a click on a heading sorts its table. Without it everything is there, in the order of rank."""
+"""The page's only script: a click on a heading sorts its table. Without it all is there, in the order of rank."""
 
 import base64
 import hashlib

@@ -5,10 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asr_lab.report.collect import Cell, Experiment
-from asr_lab.report.configurations import Configuration, cell_rate, configurations, scored_sets, swept_factors
-from asr_lab.report.failures import Failure, failures, standing
+from asr_lab.report.configurations import (
+    Configuration,
+    apart,
+    cell_rate,
+    configurations,
+    scored_sets,
+    swept_factors,
+)
+from asr_lab.report.failures import WAITING, Failure, failures, standing
 from asr_lab.report.formats import between, level, percent
 from asr_lab.report.stats import LEVEL, N_RESAMPLES
+from asr_lab.report.variations import between_seeds
 
 SEED = 0
 ONE_SEED = "one seed: the interval covers utterances only"
@@ -37,6 +45,11 @@ class Summary:
     def score(self) -> str:
         """ "wer" or "cer": what ranks the configurations."""
         return self.experiment.score
+
+    @property
+    def waits(self) -> bool:
+        """Whether planned cells are still to come."""
+        return any(c.status in WAITING for r in self.configurations for c in r.cells)
 
     @property
     def best(self) -> Configuration | None:
@@ -73,7 +86,7 @@ def summarise(experiment: Experiment) -> Summary:
 
 
 def _answer(rows: list[Configuration], rate: str) -> str:
-    """The result in words, computed from the comparison alone."""
+    """The result in one sentence, computed from the comparison alone."""
     best = next((r for r in rows if r.best), None)
     if best is None:
         first = next((r for r in rows if r.done), None)
@@ -88,21 +101,19 @@ def _answer(rows: list[Configuration], rate: str) -> str:
     sure = "no interval" if math.isnan(best.rate.low) else f"{level(LEVEL)} interval {between(best.rate)} %"
     text = f"Best configuration: {best.label}, with {percent(best.rate.value)} % test {rate} ({sure}; {how})"
     others = [r for r in rows if r.comparable and not r.best]
-    tied = [r.label for r in others if r.tied]
-    if not others:
-        return text + ". No other configuration can be compared with it."
-    text += f", the lowest of {len(others) + 1}. "
+    tied = [r.short for r in others if r.tied]
     worse = len(others) - len(tied)
-    if tied and worse:
-        text += f"Tied with it: {'; '.join(tied[:4])}{f'; and {len(tied) - 4} more' if len(tied) > 4 else ''}. "
+    if not others:
+        return text + "; no other configuration can be compared with it."
     if not worse:
-        text += "No other configuration can be told apart from it."
-    elif worse == 1:
-        text += "The other one is worse: the interval of its difference excludes 0."
-    else:
-        text += f"The other {worse} are worse: the intervals of their differences exclude 0."
-    unfinished = sum(len(r.cells) - len(r.done) for r in rows)
-    return text + (f" {unfinished} of {sum(len(r.cells) for r in rows)} cells did not finish." if unfinished else "")
+        return f"{text}, the lowest of {len(others) + 1}, but no other configuration can be told apart from it."
+    text += f", the lowest of {len(others) + 1}; "
+    if tied:
+        listed = f"{', '.join(tied[:4])}{f' and {len(tied) - 4} more' if len(tied) > 4 else ''}"
+        text += f"{len(tied)} {'is' if len(tied) == 1 else 'are'} tied with it ({listed}), and "
+    if worse == 1:
+        return text + "the other one is worse."
+    return text + f"the other {worse} are worse."
 
 
 def _warnings(rows: list[Configuration], score: str) -> Iterable[str]:
@@ -112,12 +123,7 @@ def _warnings(rows: list[Configuration], score: str) -> Iterable[str]:
     yield from _different(done, "test data", lambda c: c.digest.get("test"), "their error rates cannot be compared")
     yield from _different(done, "training data", lambda c: c.digest.get("train"), "the data is a factor too")
     yield from _different(done, "commits", lambda c: c.git.get("commit"), "the code is a factor too")
-    apart = [r.label for r in rows if r.done and not r.comparable]
-    if apart and any(r.best for r in rows):
-        yield (
-            "Not compared with the best, because they were not scored on exactly the same utterances (or their counts "
-            f"per utterance are missing): {'; '.join(apart)}."
-        )
+    yield from _not_compared(rows)
     dirty = [c.name for c in done if c.git.get("dirty") == "true"]
     if dirty:
         yield f"{_few(dirty)} ran with uncommitted changes: the commit does not tell the code."
@@ -130,6 +136,9 @@ def _warnings(rows: list[Configuration], score: str) -> Iterable[str]:
         lambda c: ", ".join(c.environment[k] for k in ("host", "device", "cpu") if k in c.environment),
         "their times and memory are not comparable",
     )
+    yield from _identical(rows)
+    for label, keys in between_seeds(rows):
+        yield f"Seeds of {label} differ in more than their seed ({', '.join(keys[:4])}): they are no repeats."
     twice = [r.label for r in rows if len({c.seed for c in r.done}) < len(r.done)]
     if twice:
         yield f"The same seed more than once in: {'; '.join(twice)}. Repeats are not new evidence."
@@ -140,6 +149,32 @@ def _warnings(rows: list[Configuration], score: str) -> Iterable[str]:
         yield f"{ONE_SEED.capitalize()}, for: {'; '.join(r.label for r in single)}."
 
 
+def _not_compared(rows: list[Configuration]) -> Iterable[str]:
+    """One line for each reason why configurations are not compared with the best."""
+    sets = scored_sets(c for r in rows for c in r.done)
+    reasons: dict[str, list[str]] = {}
+    for row in rows if sets and any(r.best for r in rows) else ():
+        if row.done and not row.comparable:
+            why = next(filter(None, (apart(c, sets[0]) for c in row.done)), "its counts are incomplete")
+            reasons.setdefault(why, []).append(row.label)
+    for why, labels in reasons.items():
+        yield f"Not compared with the best: {'; '.join(labels)}. The reason: {why}."
+
+
+def _identical(rows: list[Configuration]) -> Iterable[str]:
+    """Runs of one seed that recognised the very same: what they differ in had no effect, or one is a copy."""
+    groups: dict[tuple, list[str]] = {}
+    for row in rows:
+        for cell in row.done:
+            if cell.scores and cell.scores.errors.any():
+                groups.setdefault((cell.seed, cell.scores.hyps), []).append(row.short)
+    same = [names for names in groups.values() if len(set(names)) > 1]
+    if same:
+        listed = "; ".join(" = ".join(dict.fromkeys(names)) for names in same[:3])
+        more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
+        yield f"Runs of one seed with exactly the same hypotheses: {listed}{more}. What they differ in had no effect."
+
+
 def _different(cells: list[Cell], what: str, read, so: str) -> Iterable[str]:
     """One warning when finished cells differ in something that should be the same everywhere."""
     groups: dict[str, list[str]] = {}
@@ -147,9 +182,12 @@ def _different(cells: list[Cell], what: str, read, so: str) -> Iterable[str]:
         if read(cell):
             groups.setdefault(read(cell), []).append(cell.name)
     if len(groups) > 1:
-        parts = "; ".join(f"{value[:60]}: {_few(names)}" for value, names in groups.items())
+        parts = "; ".join(
+            f"{value[:12] if what == 'commits' else value[:60]}: {_few(names)}" for value, names in groups.items()
+        )
         yield f"Cells ran with different {what}, so {so} ({parts})."
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown = [n if len(n) <= 40 else f"{n[:24]}…{n[-12:]}" for n in names[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -78,12 +78,14 @@ def number(value: float) -> str:
 
 
 def style(index: int) -> str:
-    """CSS classes of the index-th series, the same in every chart and table."""
+    """CSS classes of the index-th series; of configurations, the same in every chart and table."""
+    index %= MAX_LINES
     return f"c{index % N_COLOURS}" + (" dashed" if index >= N_COLOURS else "")
 
 
 def marker(index: int, x: float, y: float, r: float, title: str = "") -> Markup:
     """The sign of the index-th series; hollow in the second round."""
+    index %= MAX_LINES
     cls = ("dot " if index < N_COLOURS else "ring ") + f"c{index % N_COLOURS}"
     shape = _SHAPES[index % N_COLOURS]
     if not shape:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from asr_lab.report.stats import Interval
-from asr_lab.report.svg import MAX_LINES, SIDE, WIDTH, cut, frame, marker, style, tag, text_at, ticks
+from asr_lab.report.svg import SIDE, WIDTH, cut, frame, marker, style, tag, text_at, ticks
 
 
 def interval_chart(rows: Sequence[tuple[str, Interval, Sequence[float]]], title: str) -> Markup:
@@ -37,7 +37,7 @@ def interval_chart(rows: Sequence[tuple[str, Interval, Sequence[float]]], title:
         parts.append(text_at(note, WIDTH - SIDE, y - 12, anchor="end"))
         parts += [tag("circle", cls=f"ring {colour}", cx=x(s), cy=y, r=4) for s in seeds if math.isfinite(s)]
         if math.isfinite(interval.value):
-            parts.append(marker(number % MAX_LINES, x(interval.value), y, 5.5, title=label))
+            parts.append(marker(number, x(interval.value), y, 5.5, title=label))
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 

@@ -67,13 +67,17 @@ def line_chart(
     log: bool = False,
     top: float = 1.0,
     times: float = 100.0,
+    numbers: Sequence[int] | None = None,
 ) -> Markup:
     """Curves with bands, named at their right ends; a line of one point goes across. The first `MAX_LINES` are drawn.
+    `numbers` choose their styles; 0, 1, ... without.
 
     `log`: xs are positive and drawn on a logarithmic axis, with a mark at each point. Above `top` a curve is drawn at
     the edge: before a model has learnt anything it may insert at will. `times`: of shares, drawn in percent.
     """
-    lines = [thin(line) for line in lines[:MAX_LINES] if len(line.xs)]
+    numbered = list(zip(lines, range(len(lines)) if numbers is None else numbers, strict=True))[:MAX_LINES]
+    styles = [number for line, number in numbered if len(line.xs)]
+    lines = [thin(line) for line, _ in numbered if len(line.xs)]
     if not lines:
         return Markup("")
     y_axis = linear(
@@ -91,8 +95,8 @@ def line_chart(
 
     parts = [frame(title, HEIGHT, "The numbers follow as a table."), *_axes(x_axis, y_axis, at)]
     ends = apart([at(line.xs[-1], line.mean[-1])[1] for line in lines], HEIGHT - 6.0)
-    for number, line in enumerate(lines):
-        parts += _curve(line, number, at, (xs[0], xs[-1]), ends[number], points_too=log, times=times)
+    for line, number, end in zip(lines, styles, ends, strict=True):
+        parts += _curve(line, number, at, (xs[0], xs[-1]), end, points_too=log, times=times)
     return Markup("\n").join([*parts, Markup("</svg>")])
 
 

@@ -41,7 +41,15 @@ def table_tex(summary: Summary) -> str:
     """
     rate, other = summary.score.upper(), "CER" if summary.score == "wer" else "WER"
     factors = list(summary.swept) or ["configuration"]
-    heads = [*factors, f"{rate} (%)", f"{level(summary.level)} interval", "to best", "interval", f"{other} (%)", "seeds"]
+    heads = [
+        *factors,
+        f"{rate} (%)",
+        f"{level(summary.level)} interval",
+        "to best",
+        "interval",
+        f"{other} (%)",
+        "seeds",
+    ]
     lines = [
         "% Made by asr_lab; needs \\usepackage{booktabs}.",
         "\\begin{table}",

@@ -60,19 +60,20 @@ def with_recordings(examples: Sequence[Example], config: Mapping[str, Any], n: i
     Raises:
         DataError: the corpus is not here.
     """
-    from asr_lab.report.clips import CLIPS_BYTES, clip
+    from asr_lab.report.clips import CLIPS_BYTES
 
     known, channel = _utterances(config)
     room = CLIPS_BYTES * 3 // 4 // max(1, n)  # base64 makes four bytes of three
-    found = []
-    for number, example in enumerate(examples):
-        if number < n and example.id in known:
-            uri, played = clip(known[example.id], channel, room)
-            example = replace(example, clip=uri, played_s=played, silent="" if uri else "its recording cannot be read")
-        elif number < n:
-            example = replace(example, silent="the corpus no longer knows it")
-        found.append(example)
-    return found
+    return [_heard(e, known.get(e.id), channel, room) if i < n else e for i, e in enumerate(examples)]
+
+
+def _heard(example: Example, utterance: Any, channel: int | str, room: int) -> Example:
+    from asr_lab.report.clips import clip
+
+    if utterance is None:
+        return replace(example, silent="the corpus no longer knows it")
+    uri, seconds = clip(utterance, channel, room)
+    return replace(example, clip=uri, played_s=seconds, silent="" if uri else "its recording cannot be read")
 
 
 def _utterances(config: Mapping[str, Any]) -> tuple[dict[str, Any], int | str]:
