@@ -232,13 +232,6 @@ def test_seeds_widen_the_interval():
     assert apart.high - apart.low > 1.5 * (one.high - one.low)
 
 
-@pytest.mark.parametrize("n_seeds", [2, 3, 5])
-def test_variance_over_seeds_is_unbiased(n_seeds):
-    rates = np.random.default_rng(1).normal(size=n_seeds)
-    drawn = stats.mean_over_seeds(np.repeat(rates[:, None], 40_000, 1), np.random.default_rng(0))
-    assert drawn.var() == pytest.approx(rates.var(ddof=1) / n_seeds, rel=0.05)
-
-
 def test_blocks_of_speakers_widen_the_interval_when_errors_follow_speakers():
     speakers = [f"s{i // 10}" for i in range(200)]
     words, edits = np.full(200, 10), np.repeat(np.random.default_rng(0).integers(0, 6, 20), 10)

@@ -10,7 +10,7 @@ Units are drawn again (the bootstrap: Bisani & Ney, "Bootstrap estimates for con
 evaluation", ICASSP 2004; whole speakers: Liu & Peng, "Statistical testing on ASR performance via blockwise bootstrap",
 Interspeech 2020), the same ones for all configurations, so differences are paired. Their spread contains noise / S, and
 so does the spread of the seeds' rates; to count it once, the units' deviations are shrunk by sqrt(1 - noise / units). A
-bootstrap of n units is too narrow, by sqrt((n - 1) / n) and by Student's t against the normal (Hesterberg, "What teachers
+bootstrap of n units is too narrow, by sqrt((n - 1) / n) and the normal against Student's t (Hesterberg, "What teachers
 should know about the bootstrap", The American Statistician 2015, section 3.1), which matters for ten speakers: each
 draw's deviations are multiplied by sqrt(n / chi2(n - 1)). Seeds are too few to draw again: their mean is off by
 t s / sqrt(S), Student's t, where the variances s^2 of all configurations are brought together as in `moderate`.
@@ -97,6 +97,12 @@ class Levels:
             by_unit[start : start + r] = signs @ edits / total
         by_seed = self._draw_seeds(n_resamples, rng)
         return self.values[0] - self.values[1] + self._shrink(0, 1) * by_unit + by_seed[0] - by_seed[1]
+
+    def parts(self, i: int, j: int) -> tuple[float, Array]:
+        """Of the difference's variance over units what is no noise, and each one's noise with one seed (2,)."""
+        spread = self._spread[i, i] + self._spread[j, j] - 2 * self._spread[i, j]
+        n_seeds = np.array([len(self.rates[i]), len(self.rates[j])])
+        return max(0.0, float(spread - self._noise[i] - self._noise[j])), self._noise[[i, j]] * n_seeds
 
     def standard_errors(self) -> Array:
         """(K, K) of every difference, both levels."""

@@ -32,18 +32,6 @@ def bootstrap(errors: ArrayLike, words: ArrayLike, n_resamples: int = N_RESAMPLE
     return rates
 
 
-def mean_over_seeds(rates: Array, rng: np.random.Generator) -> Array:
-    """The second level: resampled means over S seeds of rates that share their utterances. (S, R) -> (R,).
-
-    Draws S - 1 seeds, not S: the variance of the mean is then unbiased (McCarthy & Snowden, "The bootstrap and finite
-    population sampling", 1985), where S draws would halve it at two seeds. One seed passes through unchanged.
-    """
-    s, r = rates.shape
-    if s < 2:
-        return rates.mean(0)
-    return np.take_along_axis(rates, rng.integers(s, size=(s - 1, r)), axis=0).mean(0)
-
-
 def interval(value: float, rates: Array, level: float = LEVEL) -> Interval:
     """Percentile interval of resampled `rates` (R,) around the measured `value`; draws without a word are left out."""
     rates = rates[~np.isnan(rates)]
