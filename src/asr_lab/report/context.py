@@ -11,7 +11,8 @@ from asr_lab.report.figures import Figure, of_lines
 from asr_lab.report.formats import HEADINGS, level, percent, short
 from asr_lab.report.heat_maps import heat_maps
 from asr_lab.report.responses import response_figures, responses
-from asr_lab.report.stats import error_rate
+from asr_lab.report.stats import Effect, Factorial, error_rate
+from asr_lab.report.stats.factorial import SEED
 from asr_lab.report.summary import Summary
 from asr_lab.report.svg import key
 from asr_lab.report.svg_bars import interval_chart
@@ -55,6 +56,7 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
             f"Test {rate} of {len(rows[:CHARTED])} configurations with {level(summary.level)} intervals",
         ),
         "uncharted": max(0, len(rows) - CHARTED),
+        "effects": effects(summary.factorial),
         "maps": heat_maps(summary.configurations, summary.swept, experiment.cells),
         "responses": [f for r in responses(rows, summary.swept) for f in response_figures(r, rate)],
         "curves": learning_curves(rows, summary.swept, rate),
@@ -68,6 +70,12 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
         "variations": variations(experiment.cells, summary.swept),
         "environment": environment([c for r in rows for c in r.done]),
     }
+
+
+def effects(found: Factorial | None) -> list[tuple[str, list[Effect]]]:
+    """(factor, its levels from the lowest mean to the highest), the seed left out: its levels are only names."""
+    by_factor = found.effects.items() if found else ()
+    return [(k, sorted(of, key=lambda e: (math.isnan(e.mean.value), e.mean.value))) for k, of in by_factor if k != SEED]
 
 
 def learning_curves(rows: Sequence[Configuration], swept: Sequence[str], rate: str) -> list[Figure]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asr_lab import __version__
-from asr_lab.report.formats import level, seconds
+from asr_lab.report.formats import level, percent, seconds
 from asr_lab.report.heat_maps import levels
 from asr_lab.report.summary import Summary
 from asr_lab.report.tex import escape_tex
@@ -59,7 +59,14 @@ def _short(entry: str) -> str:
 
 
 def _plain(name: str) -> str:
-    for accent, letter in (('{\\"u}', "ü"), ('{\\"e}', "ë"), ("{\\v{s}}", "š"), ("{\\'a}", "á"), ("{\\L}", "Ł")):
+    for accent, letter in (
+        ('{\\"u}', "ü"),
+        ('{\\"e}', "ë"),
+        ("{\\v{s}}", "š"),
+        ("{\\'a}", "á"),
+        ("{\\L}", "Ł"),
+        ("{\\O}", "Ø"),
+    ):
         name = name.replace(accent, letter)
     return name.replace("{", "").replace("}", "")
 
@@ -71,7 +78,9 @@ def _uses(summary: Summary) -> set[str]:
     if any(math.isfinite(row.rate.low) for row in summary.configurations):
         found |= {"interval"} | ({"speakers"} if summary.by_speaker else set())
     found |= {"seeds"} if any(len(row.done) > 1 for row in summary.configurations) else set()
-    return found
+    found |= {"ties"} if any(row.tied or row.comparable and not row.best for row in summary.configurations) else set()
+    found |= {"power"} if summary.power and math.isfinite(summary.power.detectable) else set()
+    return found | ({"factorial"} if summary.factorial else set())
 
 
 def cited(summary: Summary) -> list[Reference]:
@@ -149,18 +158,44 @@ def _how(summary: Summary) -> Iterator[Sentence]:
 
 
 def _sure(summary: Summary) -> Iterator[Sentence]:
-    """How the intervals were made"""
-    if not any(math.isfinite(row.rate.low) for row in summary.configurations):
+    """How the intervals were made, and what they cannot tell"""
+    uses = _uses(summary)
+    if "interval" not in uses:
         yield ["No intervals can be given: no run has counts per utterance."]
         return
-    by = ("bisani2004bootstrap", "liu2020blockwise") if summary.by_speaker else ("bisani2004bootstrap",)
+    by = ("bisani2004bootstrap", *(["liu2020blockwise"] if summary.by_speaker else []), "hesterberg2015what")
     parts: Sentence = [
-        f"Intervals are {level(summary.level)} percentile bootstrap intervals over "
-        f"{'speakers' if summary.by_speaker else 'utterances'}", by
-    ]  # fmt: skip
-    if any(len(row.done) > 1 for row in summary.configurations):
-        parts += [" and over random seeds", ("owen2007pigeonhole", "mccarthy1985bootstrap")]
-    yield [*parts, f" with {summary.n_resamples:,} resamples; all runs share the resamples, so differences are paired."]
+        f"{level(summary.level)} intervals come from {summary.n_resamples:,} bootstrap resamples of the test "
+        f"{'speakers' if summary.by_speaker else 'utterances'}",
+        by,
+    ]
+    if "seeds" in uses:
+        parts.append(", and of the seeds by their variance components")
+        parts += [("searle1992variance",), ", with the variances of all configurations moderated", ("smyth2004linear",)]
+    yield [*parts, "; all runs share the resamples, so differences are paired."]
+    if "ties" in uses:
+        yield [
+            "Configurations tied with the best are the model confidence set",
+            ("hansen2011model",),
+            f" at {level(summary.level)}.",
+        ]
+    if summary.power and "power" in uses:
+        yield [
+            f"With {summary.power.utterances:,} utterances and {_seeds(summary.power.seeds)}, the smallest difference "
+            f"found with a power of 80 % is {percent(summary.power.detectable)} points",
+            ("cohen1988statistical",),
+            ".",
+        ]
+    if summary.factorial:
+        yield [
+            "The share of variance of each factor is from an analysis of variance with sums of squares of type II",
+            ("langsrud2003anova",),
+            ".",
+        ]
+
+
+def _seeds(n: int) -> str:
+    return "one seed" if n == 1 else f"{n} seeds"
 
 
 def _cost(summary: Summary) -> Iterator[Sentence]:

@@ -17,7 +17,7 @@ from asr_lab.files import write_text
 from asr_lab.report.collect import collect
 from asr_lab.report.configurations import cell_rate
 from asr_lab.report.context import context, kinds
-from asr_lab.report.formats import between, level, percent, seconds, short, span
+from asr_lab.report.formats import between, count, level, p_value, percent, seconds, short, span
 from asr_lab.report.paper import bibtex, methods, methods_tex
 from asr_lab.report.plain import PLAIN
 from asr_lab.report.results import results_csv
@@ -80,7 +80,9 @@ def _environment_of(finalize: Callable[[object], object] | None = None, autoesca
         autoescape=autoescape,
         finalize=finalize,
     )
-    env.filters.update(percent=percent, between=between, seconds=seconds, short=short, level=level)
+    env.filters.update(
+        percent=percent, between=between, seconds=seconds, short=short, level=level, p=p_value, count=count
+    )
     env.filters.update(kinds=kinds, rate=cell_rate)
     env.globals.update(span=span, percent=percent)
     return env

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from asr_lab.report.collect import Cell, Experiment
+from asr_lab.report.collect import SCORES, Cell, Experiment
 from asr_lab.report.configurations import (
     Configuration,
     apart,
@@ -13,9 +13,11 @@ from asr_lab.report.configurations import (
     scored_sets,
     swept_factors,
 )
+from asr_lab.report.factors import analysis
 from asr_lab.report.failures import WAITING, Failure, failures, standing
 from asr_lab.report.formats import between, level, percent
-from asr_lab.report.stats import LEVEL, N_RESAMPLES
+from asr_lab.report.power import Power, power
+from asr_lab.report.stats import LEVEL, N_RESAMPLES, Factorial
 from asr_lab.report.variations import between_seeds
 
 SEED = 0
@@ -37,6 +39,9 @@ class Summary:
     failures: tuple[Failure, ...]
     resampled: str  # what was resampled and why
     by_speaker: bool  # whether that was speakers
+    power: Power | None
+    factorial: Factorial | None
+    unanalysed: tuple[str, ...]  # factors that the factorial analysis leaves out
     level: float = LEVEL
     n_resamples: int = N_RESAMPLES
     resample_seed: int = SEED
@@ -70,22 +75,27 @@ def summarise(experiment: Experiment) -> Summary:
     everywhere = [k for k in values if all(k in c.factors for c in planned)]
     fixed = sorted(k for k in everywhere if len(values[k]) == 1 and k not in {*swept, "seed"})
     sets = scored_sets(planned)
+    able = power(rows, sets[0] if sets else None, experiment.score) if experiment.score in SCORES else None
+    factors, left_out = analysis(planned, swept, experiment.score) if experiment.score in SCORES else (None, [])
     return Summary(
         experiment=experiment,
         swept=tuple(swept),
         fixed={k: next(c.factors[k] for c in planned if k in c.factors) for k in fixed},
         configurations=tuple(rows),
         unplanned=tuple(c for c in experiment.cells if not c.planned),
-        answer=_answer(rows, experiment.score.upper()),
+        answer=_answer(rows, experiment.score.upper(), able),
         warnings=tuple(_warnings(rows, experiment.score)),
         standing=standing(experiment),
         failures=tuple(failures(experiment)),
         resampled=sets[0].note if sets else "nothing (no finished cell has usable counts per utterance)",
         by_speaker=bool(sets) and sets[0].blocks is not None,
+        power=able,
+        factorial=factors,
+        unanalysed=tuple(left_out),
     )
 
 
-def _answer(rows: list[Configuration], rate: str) -> str:
+def _answer(rows: list[Configuration], rate: str, able: Power | None) -> str:
     """The result in one sentence, computed from the comparison alone."""
     best = next((r for r in rows if r.best), None)
     if best is None:
@@ -105,15 +115,19 @@ def _answer(rows: list[Configuration], rate: str) -> str:
     worse = len(others) - len(tied)
     if not others:
         return text + "; no other configuration can be compared with it."
+    text += f", the lowest of {len(others) + 1}"
     if not worse:
-        return f"{text}, the lowest of {len(others) + 1}, but no other configuration can be told apart from it."
-    text += f", the lowest of {len(others) + 1}; "
-    if tied:
-        listed = f"{', '.join(tied[:4])}{f' and {len(tied) - 4} more' if len(tied) > 4 else ''}"
-        text += f"{len(tied)} {'is' if len(tied) == 1 else 'are'} tied with it ({listed}), and "
-    if worse == 1:
-        return text + "the other one is worse."
-    return text + f"the other {worse} are worse."
+        text += ", but no other configuration can be told apart from it"
+    else:
+        if tied:
+            listed = f"{', '.join(tied[:4])}{f' and {len(tied) - 4} more' if len(tied) > 4 else ''}"
+            text += f"; {len(tied)} {'is' if len(tied) == 1 else 'are'} tied with it ({listed}), and"
+        else:
+            text += ";"
+        text += " the other one is worse" if worse == 1 else f" the other {worse} are worse"
+    if able and math.isfinite(able.detectable):
+        return text + f"; true differences under {percent(able.detectable)} points would mostly go unnoticed here."
+    return text + "."
 
 
 def _warnings(rows: list[Configuration], score: str) -> Iterable[str]:
