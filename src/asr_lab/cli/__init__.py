@@ -42,6 +42,7 @@ def main() -> None:
         align,
         cancel,
         clip_advice,
+        compare,
         data,
         doctor,
         errors,
@@ -63,7 +64,7 @@ def main() -> None:
     )
 
     sweeps = (train, sweep, plan, doctor, status, logs, cancel, rerun)
-    runs = (report, evaluate, errors, align, transcribe, export, inspect)
+    runs = (report, compare, evaluate, errors, align, transcribe, export, inspect)
     for module in (*sweeps, *runs, gradients, forensics, clip_advice, lr_find, data, lm):
         module.add(app)
     argv = sys.argv[1:]
@@ -85,7 +86,9 @@ def main() -> None:
             traceback.print_exc()
             print("asr-lab: this is a bug of asr-lab, please report it with the lines above", file=sys.stderr)
             sys.exit(1)
-        print(f"asr-lab: {message}", file=sys.stderr)
+        from asr_lab.report.terminal import visible
+
+        print(f"asr-lab: {visible(message)}", file=sys.stderr)
         sys.exit(2)
 
 

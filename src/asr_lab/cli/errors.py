@@ -63,9 +63,9 @@ def errors(
 def _hyps(run: "Run", split: str) -> Path:
     """The run's own file, or that of `asr-lab evaluate` for another split."""
     from asr_lab.errors import RunError, nearest
+    from asr_lab.report.records import hypotheses_of
 
-    files = {p.name.split(".")[-2]: p for p in sorted((run.folder / "evaluate").glob("best.*.jsonl"))}
-    files |= {p.name.split(".")[1]: p for p in run.folder.glob("hyps.*.jsonl")}
+    files = hypotheses_of(run.folder)
     if split not in files:
         hint = nearest(split, files) or "; the run has none"
         raise RunError(f"{run.folder}: no hypotheses of '{split}'{hint}; `asr-lab evaluate --split` makes them")

@@ -28,7 +28,7 @@ def report(
     from asr_lab.report.collect import collect
     from asr_lab.report.render import write
     from asr_lab.report.summary import summarise
-    from asr_lab.report.terminal import main_table
+    from asr_lab.report.main_table import main_table
 
     folder = outputs / experiment
     if not folder.is_dir() and Path(experiment).is_dir():

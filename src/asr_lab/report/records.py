@@ -87,8 +87,22 @@ def _read_rows(path: Path) -> tuple[list[dict], str]:
     return objects, "torn in the last line" if len(rows) < lines else ""
 
 
+def hypotheses_of(folder: Path) -> dict[str, Path]:
+    """A run's files of hypotheses by split: its own, or what `asr-lab evaluate` wrote for other splits."""
+    files = {p.name.split(".")[-2]: p for p in sorted((folder / "evaluate").glob("best.*.jsonl"))}
+    return files | {p.name.split(".")[1]: p for p in folder.glob("hyps.*.jsonl")}
+
+
 def read_scores(path: Path, damage: list[str]) -> Scores | None:
     """Counts per utterance; None when any line is unusable, for a part of a test set is another test set."""
+    scores, problem = scored(path)
+    if problem:
+        damage.append(f"{path.name}: {problem}; not used: the rates are those of {RESULT}, without an interval")
+    return scores
+
+
+def scored(path: Path) -> tuple[Scores | None, str]:
+    """Counts per utterance, or None and what is wrong with the file."""
     rows, problem = _read_rows(path)
     ids = tuple(sorted(str(row.get("id")) for row in rows))
     counts, chars = np.zeros((0, 4), np.int64), None
@@ -104,10 +118,9 @@ def read_scores(path: Path, damage: list[str]) -> Scores | None:
     if not rows or len(set(ids)) < len(ids):
         problem = problem or ("the same id twice" if rows else "empty")
     if problem:
-        damage.append(f"{path.name}: {problem}; not used: the rates are those of {RESULT}, without an interval")
-        return None
+        return None, problem
     named = all(isinstance(row.get("speaker"), str | int) for row in rows)
-    return Scores(
+    found = Scores(
         ids=ids,
         refs=tuple(str(row.get("ref") or "") for row in rows),
         hyps=tuple(str(row.get("hyp") or "") for row in rows),
@@ -117,6 +130,7 @@ def read_scores(path: Path, damage: list[str]) -> Scores | None:
         chars=None if chars is None else chars[1],
         speakers=tuple(str(row["speaker"]) for row in rows) if named else None,
     )
+    return found, ""
 
 
 def read_curve(path: Path, damage: list[str]) -> list[dict[str, float]]:

@@ -23,7 +23,7 @@ from asr_lab.report.plain import PLAIN
 from asr_lab.report.results import results_csv
 from asr_lab.report.script import SCRIPT, SCRIPT_HASH
 from asr_lab.report.summary import Summary, summarise
-from asr_lab.report.terminal import main_table
+from asr_lab.report.main_table import main_table
 from asr_lab.report.tex import table_tex
 
 
