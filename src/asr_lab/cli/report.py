@@ -26,9 +26,9 @@ def report(
     from rich.console import Console
 
     from asr_lab.report.collect import collect
+    from asr_lab.report.main_table import main_table
     from asr_lab.report.render import write
     from asr_lab.report.summary import summarise
-    from asr_lab.report.main_table import main_table
 
     folder = outputs / experiment
     if not folder.is_dir() and Path(experiment).is_dir():

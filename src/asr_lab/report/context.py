@@ -21,7 +21,7 @@ from asr_lab.report.variations import variations
 from asr_lab.report.words import align, units
 from asr_lab.report.worst import most_frequent, with_recordings, worst
 
-CHARTED = 30  # configurations in the chart of intervals; the table has all
+CHARTED = 20  # configurations in the chart of intervals; the table has all
 CURVES = 7  # in one chart of learning curves: more are a tangle
 FACETS = 6  # charts of learning curves
 
@@ -57,6 +57,7 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
         ),
         "uncharted": max(0, len(rows) - CHARTED),
         "effects": effects(summary.factorial),
+        "spread": between_seeds(summary.factorial),
         "maps": heat_maps(summary.configurations, summary.swept, experiment.cells),
         "responses": [f for r in responses(rows, summary.swept) for f in response_figures(r, rate)],
         "curves": learning_curves(rows, summary.swept, rate),
@@ -72,6 +73,12 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
     }
 
 
+def between_seeds(found: Factorial | None) -> float:
+    """Standard deviation of the rate between seeds of one configuration (a share); nan where it is not known."""
+    error = [t for t in found.terms if t.name == "seeds"] if found and not found.ranks else []
+    return math.sqrt(error[0].sum_squares / error[0].df) if error else math.nan
+
+
 def effects(found: Factorial | None) -> list[tuple[str, list[Effect]]]:
     """(factor, its levels from the lowest mean to the highest), the seed left out: its levels are only names."""
     by_factor = found.effects.items() if found else ()
@@ -84,12 +91,15 @@ def learning_curves(rows: Sequence[Configuration], swept: Sequence[str], rate: s
     first = next((k for k in swept if k == "encoder"), *swept[:1]) if swept else ""
     facets = list(dict.fromkeys(r.factors[first] for r in rows)) if first else []
     numbered = list(enumerate(rows))
-    parts = [("", numbered)]
+    parts = {"": numbered}
     if len(rows) > CURVES and 1 < len(facets) <= FACETS:
-        parts = [(f" ({name})", [(i, r) for i, r in numbered if r.factors[first] == name]) for name in facets]
+        parts = {name: [(i, r) for i, r in numbered if r.factors[first] == name] for name in facets}
     score = {"times": 100.0, "top": 1.0}
-    found = [_curves(part, curves.by_epoch, f"Validation {rate} against epoch{where}", "epoch", f"val {rate} %{where}", **score)
-             for where, part in parts]  # fmt: skip
+    found = []
+    for name, part in parts.items():
+        where = f" ({name})" if name else ""
+        title = f"Validation {rate} against epoch{where}"
+        found.append(_curves(part, curves.by_epoch, title, "epoch", f"val {rate} %{where}", name, **score))
     seconds = "seconds of training"
     found.append(
         _curves(numbered, curves.by_seconds, f"Validation {rate} against {seconds}", seconds, f"val {rate} %", **score)
@@ -105,10 +115,13 @@ def _curves(
     title: str,
     x_label: str,
     y_label: str,
+    facet: str = "",
     **scale: float,
 ) -> Figure:
     """Of the first `CURVES` that have one, in the styles that their places in the ranking give."""
     having = [(i, line) for i, row in rows if (line := make(row))]
+    if facet:
+        having = [(i, line._replace(label=line.label.removeprefix(f"{facet} · "))) for i, line in having]
     lines, numbers = [line for _, line in having[:CURVES]], [i for i, _ in having[:CURVES]]
     svg = line_chart(lines, title, x_label, y_label, numbers=numbers, **scale)
     show = percent if scale["times"] == 100 else "{:.3g}".format

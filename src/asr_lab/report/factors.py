@@ -8,13 +8,15 @@ from asr_lab.report.configurations import NOTHING, cell_rate
 from asr_lab.report.stats import Factorial, factorial
 
 _LEAST = 3  # runs a level of a factor should have on average: a number drawn anew for each run is no level
+_MANY = 0.05  # share of exploded cells from which ranks take the place of rates, which are easier to read
 _TERMS = 12  # factors; more make more pairs than anybody reads
 
 
 def analysis(cells: Sequence[Cell], swept: Sequence[str], score: str) -> tuple[Factorial | None, list[str]]:
     """(the analysis, or None where there are too few runs; factors that were left out).
 
-    Cells that exploded are censored: worse than any number. Others without a result are missing, and counted.
+    Cells that exploded are censored: worse than any number, which makes it an analysis of ranks where they are many.
+    Others without a result are missing. Both are counted.
     """
     planned = [c for c in cells if c.planned]
     levels = _levels(planned, swept)
@@ -28,7 +30,7 @@ def analysis(cells: Sequence[Cell], swept: Sequence[str], score: str) -> tuple[F
         kept["seed"] = seeds
     values = [cell_rate(c, score) if c.done else math.inf if c.status == "exploded" else math.nan for c in planned]
     try:
-        return factorial(values, kept), left_out
+        return factorial(values, kept, ranks=values.count(math.inf) > _MANY * len(values)), left_out
     except ValueError:
         return None, left_out
 

@@ -31,9 +31,9 @@ def p_value(p: float) -> str:
     return NOTHING if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.995 else "1"
 
 
-def count(n: float, most: float = 1e6) -> str:
-    """`1,234`, or `more than 1,000,000`."""
-    return f"{n:,.0f}" if n <= most else f"more than {most:,.0f}"
+def enough(n: float) -> str:
+    """`1,234`, or `no number is enough`."""
+    return f"{n:,.0f}" if n < 1e6 else "no number is enough"
 
 
 def seconds(value: float) -> str:

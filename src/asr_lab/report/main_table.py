@@ -27,7 +27,9 @@ def main_table(summary: Summary) -> Table:
     )
     rate = f"test {summary.score.upper()} % ({level(summary.level)})"
     for name in [*(summary.swept or ["configuration"]), rate, "to best", "seeds", ""]:
-        out.add_column(Text(visible(name)), justify="right" if name in (rate, "seeds", "to best") else "left", no_wrap=True)
+        out.add_column(
+            Text(visible(name)), justify="right" if name in (rate, "seeds", "to best") else "left", no_wrap=True
+        )
     for row in summary.configurations:
         mark = "best" if row.best else "tied" if row.tied else ""
         cells = [

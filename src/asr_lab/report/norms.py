@@ -122,9 +122,7 @@ def _panel(h: History, y_axis: Axis) -> Figure:
     parts.append(text_at(cut(h.label, 34), 4, 16, cls="strong", title=h.label))
     first, last = math.floor(h.edges[0]), math.ceil(h.edges[-1])
     parts.append(text_at(f"{first:,}", _LEFT, _H - 10))
-    parts.append(
-        text_at("step" if h.per_step else "step (means of epochs)", (_LEFT + _W) / 2, _H - 10, anchor="middle")
-    )
+    parts.append(text_at("step", (_LEFT + _W) / 2, _H - 10, anchor="middle"))
     parts.append(text_at(f"{last:,}", _W - 8, _H - 10, anchor="end"))
     svg = Markup("\n").join([*parts, Markup("</svg>")])
     return Figure(title, svg, ["steps", "5 %", "median", "95 %", "median after clipping"], _rows(h))

@@ -78,7 +78,7 @@ def _uses(summary: Summary) -> set[str]:
     if any(math.isfinite(row.rate.low) for row in summary.configurations):
         found |= {"interval"} | ({"speakers"} if summary.by_speaker else set())
     found |= {"seeds"} if any(len(row.done) > 1 for row in summary.configurations) else set()
-    found |= {"ties"} if any(row.tied or row.comparable and not row.best for row in summary.configurations) else set()
+    found |= {"ties"} if any(row.tied or (row.comparable and not row.best) for row in summary.configurations) else set()
     found |= {"power"} if summary.power and math.isfinite(summary.power.detectable) else set()
     return found | ({"factorial"} if summary.factorial else set())
 

@@ -17,13 +17,13 @@ from asr_lab.files import write_text
 from asr_lab.report.collect import collect
 from asr_lab.report.configurations import cell_rate
 from asr_lab.report.context import context, kinds
-from asr_lab.report.formats import between, count, level, p_value, percent, seconds, short, span
+from asr_lab.report.formats import between, enough, level, p_value, percent, seconds, short, span
+from asr_lab.report.main_table import main_table
 from asr_lab.report.paper import bibtex, methods, methods_tex
 from asr_lab.report.plain import PLAIN
 from asr_lab.report.results import results_csv
 from asr_lab.report.script import SCRIPT, SCRIPT_HASH
 from asr_lab.report.summary import Summary, summarise
-from asr_lab.report.main_table import main_table
 from asr_lab.report.tex import table_tex
 
 
@@ -81,7 +81,7 @@ def _environment_of(finalize: Callable[[object], object] | None = None, autoesca
         finalize=finalize,
     )
     env.filters.update(
-        percent=percent, between=between, seconds=seconds, short=short, level=level, p=p_value, count=count
+        percent=percent, between=between, seconds=seconds, short=short, level=level, p=p_value, enough=enough
     )
     env.filters.update(kinds=kinds, rate=cell_rate)
     env.globals.update(span=span, percent=percent)

@@ -25,6 +25,7 @@ class Response(NamedTuple):
     clipped: tuple[Line, ...]  # share of clipped steps, its range over seeds; empty unless it differs
     log: bool
     lost: str = ""  # what has no point, because nothing came of it
+    names: tuple[str, ...] = ()  # lines of all facets, in one order: a name has one style in all of them
 
 
 def responses(rows: Sequence[Configuration], swept: Sequence[str]) -> list[Response]:
@@ -41,7 +42,8 @@ def responses(rows: Sequence[Configuration], swept: Sequence[str]) -> list[Respo
         others = sorted((k for k in swept if k not in (key, group)), key=lambda k: k != "encoder")
         facet, inside = others[:1], [k for k in swept if k in (*others[1:], group) and k != key]
         names = list(dict.fromkeys(_label(row, facet) for row in rows))[:FACETS]
-        made = [r for name in names if (r := _response(key, name, rows, facet, inside))]
+        styles = tuple(dict.fromkeys(_label(row, inside) or key for row in rows))
+        made = [r._replace(names=styles) for name in names if (r := _response(key, name, rows, facet, inside))]
         curves = [
             line._replace(label=f"{r.facet} · {line.label}") for r in made for line in r.lines if len(line.xs) >= LEAST
         ]
@@ -68,7 +70,7 @@ def _response(
         if not of_label:
             continue
         lines.append(_rates(label or key, of_label, key))
-        if len(of_label) > 1 and (shares := _shares(label or "steps clipped", of_label, key)):
+        if len(of_label) > 1 and (shares := _shares(label or key, of_label, key)):
             clipped.append(shares)
     curves = [line for line in lines if len(line.xs) >= LEAST]
     if not curves:
@@ -126,7 +128,11 @@ def response_figures(response: Response, rate: str) -> list[Figure]:
     found = []
     for lines, what in ((response.lines, f"Test {rate}"), (response.clipped, "Steps clipped")):
         title = f"{what} against {response.key}{where}"
-        svg = line_chart(lines, title, response.key, f"{what[0].lower()}{what[1:]} %{where}", log=response.log)
+        numbers = [
+            response.names.index(line.label) if line.label in response.names else i for i, line in enumerate(lines)
+        ]
+        label = f"{what[0].lower()}{what[1:]} %{where}"
+        svg = line_chart(lines, title, response.key, label, log=response.log, numbers=numbers)
         note = f"No result: {response.lost}." if response.lost and lines is response.lines else ""
         found.append(of_lines(title, svg, lines, response.key, percent, short)._replace(note=note))
     return [figure for figure in found if figure]

@@ -71,16 +71,22 @@ def summarise(experiment: Experiment) -> Summary:
     planned = [c for c in experiment.cells if c.planned]
     rows = configurations(experiment, N_RESAMPLES, LEVEL, SEED)
     swept = swept_factors(experiment)
-    values = {k: {c.factors[k] for c in planned if k in c.factors} for c in planned for k in c.factors}
-    everywhere = [k for k in values if all(k in c.factors for c in planned)]
-    fixed = sorted(k for k in everywhere if len(values[k]) == 1 and k not in {*swept, "seed"})
+    keys = dict.fromkeys(k for c in planned for k in c.factors)
+    values = {k: {c.factors.get(k) for c in planned} for k in keys}  # None where a cell has no such key
+    fixed = {
+        k: v
+        for k in sorted(keys)
+        if len(values[k]) == 1 and k not in {*swept, "seed"}
+        for v in values[k]
+        if v is not None
+    }
     sets = scored_sets(planned)
     able = power(rows, sets[0] if sets else None, experiment.score) if experiment.score in SCORES else None
     factors, left_out = analysis(planned, swept, experiment.score) if experiment.score in SCORES else (None, [])
     return Summary(
         experiment=experiment,
         swept=tuple(swept),
-        fixed={k: next(c.factors[k] for c in planned if k in c.factors) for k in fixed},
+        fixed=fixed,
         configurations=tuple(rows),
         unplanned=tuple(c for c in experiment.cells if not c.planned),
         answer=_answer(rows, experiment.score.upper(), able),

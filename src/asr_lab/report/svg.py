@@ -148,4 +148,11 @@ def points(pairs: Sequence[tuple[float, float]]) -> str:
 
 
 def cut(text: str, width: int) -> str:
+    """At most `width` characters; of names joined by dots the longest are shortened, so that all parts are there."""
+    parts = text.split(" · ")
+    while len(" · ".join(parts)) > width and len(longest := max(parts, key=len)) > 4:
+        parts[parts.index(longest)] = (
+            longest.removesuffix("…")[:-1] + "…" if longest.endswith("…") else longest[:-2] + "…"
+        )
+    text = " · ".join(parts)
     return text if len(text) <= width else text[: width - 1] + "…"
