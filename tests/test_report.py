@@ -695,7 +695,7 @@ def test_html_needs_nothing_from_outside(folder, request):
     if folder == "grid":
         assert set(re.findall(r"https?://[^\s<{}]+", page)) == {"https://github.com/asr-lab/asr_lab"}  # in BibTeX
         assert page.count('class="curve c') == page.count('class="band c') == 2 * 6
-        keys = page.count('aria-hidden="true"')
+        keys = page.count('class="key"')
         assert page.count("<svg") - keys == page.count('role="img" aria-label="') > 3
 
 
