@@ -1,12 +1,14 @@
-"""report.html for everybody: landmarks, headings, tables, pictures with names, no script needed, nothing from outside."""
+"""report.html for everybody: landmarks, headings, tables, pictures with names and numbers, no script needed."""
 
 import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
+from asr_lab.report.heat_maps import luminance
 from asr_lab.report.render import render
 
 from .test_report import write_cell, write_grid, write_plan
@@ -94,7 +96,7 @@ def test_landmarks_and_a_way_past_them(tree):
 
 def test_headings_never_skip_a_level_and_sections_are_named_by_theirs(tree):
     levels = [int(n.tag[1]) for n in tree.all("h1", "h2", "h3", "h4")]
-    assert levels[0] == 1 and all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and all(b <= a + 1 for a, b in pairwise(levels))
     ids = [n.attrs["id"] for n in tree.walk() if "id" in n.attrs]
     assert len(ids) == len(set(ids))
     for section in tree.all("section"):
@@ -173,14 +175,12 @@ def test_every_response_has_its_bands_and_its_share_of_clipped_steps(tree):
 
 
 def test_colours_of_marks_stand_out_from_the_page(page):
+    def light(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        return luminance(tuple(int(digits[i : i + 2], 16) for i in (0, 2, 4))) + 0.05
+
     def contrast(a, b):
-        lights = []
-        for colour in (a, b):
-            colour = colour if len(colour) == 7 else "#" + "".join(2 * c for c in colour[1:])
-            parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-            r, g, b_ = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
-            lights.append(0.2126 * r + 0.7152 * g + 0.0722 * b_ + 0.05)
-        return max(lights) / min(lights)
+        return max(light(a), light(b)) / min(light(a), light(b))
 
     themes = re.findall(r":root \{([^}]*--c6[^}]*)\}", page)
     assert len(themes) == 2

@@ -1,14 +1,13 @@
 """Everything that report.html and report.md show, made once."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from asr_lab.report import cost, curves, norms
 from asr_lab.report.collect import Cell
-from asr_lab.report.configurations import Configuration, cell_rate
-from asr_lab.report.figures import Figure, of_lines
-from asr_lab.report.formats import HEADINGS, level, percent, short
+from asr_lab.report.configurations import cell_rate
+from asr_lab.report.formats import HEADINGS, level
 from asr_lab.report.heat_maps import heat_maps
 from asr_lab.report.responses import response_figures, responses
 from asr_lab.report.stats import Effect, Factorial, error_rate
@@ -16,14 +15,11 @@ from asr_lab.report.stats.factorial import SEED
 from asr_lab.report.summary import Summary
 from asr_lab.report.svg import key
 from asr_lab.report.svg_bars import interval_chart
-from asr_lab.report.svg_lines import Line, line_chart
 from asr_lab.report.variations import variations
 from asr_lab.report.words import align, units
 from asr_lab.report.worst import most_frequent, with_recordings, worst
 
 CHARTED = 20  # configurations in the chart of intervals; the table has all
-CURVES = 7  # in one chart of learning curves: more are a tangle
-FACETS = 6  # charts of learning curves
 
 
 def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def context(summary: Summary, audio: int = 0) -> dict[str, Any]:
         "spread": between_seeds(summary.factorial),
         "maps": heat_maps(summary.configurations, summary.swept, experiment.cells),
         "responses": [f for r in responses(rows, summary.swept) for f in response_figures(r, rate)],
-        "curves": learning_curves(rows, summary.swept, rate),
+        "curves": curves.figures(rows, summary.swept, rate),
         "norms": norms.panels(histories),
         "histories": histories,
         "norms_left": norms_left,
@@ -83,51 +79,6 @@ def effects(found: Factorial | None) -> list[tuple[str, list[Effect]]]:
     """(factor, its levels from the lowest mean to the highest), the seed left out: its levels are only names."""
     by_factor = found.effects.items() if found else ()
     return [(k, sorted(of, key=lambda e: (math.isnan(e.mean.value), e.mean.value))) for k, of in by_factor if k != SEED]
-
-
-def learning_curves(rows: Sequence[Configuration], swept: Sequence[str], rate: str) -> list[Figure]:
-    """The score on the validation set by epoch, for each encoder (or other first factor) apart where there are many
-    configurations; by seconds, and the training loss, of the first ones. None of what was not recorded."""
-    first = next((k for k in swept if k == "encoder"), *swept[:1]) if swept else ""
-    facets = list(dict.fromkeys(r.factors[first] for r in rows)) if first else []
-    numbered = list(enumerate(rows))
-    parts = {"": numbered}
-    if len(rows) > CURVES and 1 < len(facets) <= FACETS:
-        parts = {name: [(i, r) for i, r in numbered if r.factors[first] == name] for name in facets}
-    score = {"times": 100.0, "top": 1.0}
-    found = []
-    for name, part in parts.items():
-        where = f" ({name})" if name else ""
-        title = f"Validation {rate} against epoch{where}"
-        found.append(_curves(part, curves.by_epoch, title, "epoch", f"val {rate} %{where}", name, **score))
-    seconds = "seconds of training"
-    found.append(
-        _curves(numbered, curves.by_seconds, f"Validation {rate} against {seconds}", seconds, f"val {rate} %", **score)
-    )
-    loss = {"times": 1.0, "top": math.inf}
-    found.append(_curves(numbered, curves.loss, "Training loss against epoch", "epoch", "training loss", **loss))
-    return [figure for figure in found if figure]
-
-
-def _curves(
-    rows: Sequence[tuple[int, Configuration]],
-    make: Callable[[Configuration], Line | None],
-    title: str,
-    x_label: str,
-    y_label: str,
-    facet: str = "",
-    **scale: float,
-) -> Figure:
-    """Of the first `CURVES` that have one, in the styles that their places in the ranking give."""
-    having = [(i, line) for i, row in rows if (line := make(row))]
-    if facet:
-        having = [(i, line._replace(label=line.label.removeprefix(f"{facet} · "))) for i, line in having]
-    lines, numbers = [line for _, line in having[:CURVES]], [i for i, _ in having[:CURVES]]
-    svg = line_chart(lines, title, x_label, y_label, numbers=numbers, **scale)
-    show = percent if scale["times"] == 100 else "{:.3g}".format
-    more = len(having) - len(lines)
-    note = f"{more} more with a higher test rate {'is' if more == 1 else 'are'} not drawn." if more else ""
-    return of_lines(title, svg, lines, x_label, show, short)._replace(note=note)
 
 
 def environment(cells: Sequence[Cell]) -> dict[str, list[str]]:

@@ -105,8 +105,8 @@ def chart(cost: Cost, rate: str) -> Figure:
     for p in cost.points:
         (x, y), colour = at(p.cost, p.rate.value), f"c{p.number % 7}"
         if few and math.isfinite(p.rate.low):
-            ends = {"y1": at(p.cost, p.rate.low)[1], "y2": at(p.cost, p.rate.high)[1]}
-            parts.append(tag("line", cls=f"whisker {colour}", x1=x, x2=x, **ends))
+            low, high = at(p.cost, p.rate.low)[1], at(p.cost, p.rate.high)[1]
+            parts.append(tag("line", cls=f"whisker {colour}", x1=x, x2=x, y1=low, y2=high))
         note = f"{p.label}: {cost.show(p.cost)}, {percent(p.rate.value)} %"
         parts.append(marker(p.number, x, y, 4.5 if few else 3, title=note))
     parts += _names(cost.front, at)

@@ -52,7 +52,7 @@ def _short(entry: str) -> str:
     """`Bisani & Ney, 2004`; `asr_lab 0.1.0` of software"""
     fields = dict(re.findall(r"(\w+) += \{(.*)\},?$", entry, re.M))
     if "year" not in fields:
-        return f"asr_lab {fields['version'].strip('{}')}"
+        return f"asr_lab {fields['note'].removeprefix('Version ')}"
     names = [_plain(name.split(",")[0]) for name in fields["author"].split(" and ")]
     who = " & ".join(names) if len(names) < 3 else f"{names[0]} et al."
     return f"{who}, {fields['year']}"

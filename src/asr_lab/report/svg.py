@@ -1,9 +1,9 @@
 """Small charts as inline SVG: text and shapes only, so they print, scale, and need no script. Here: what all share.
 
 Colours are Okabe & Ito's ("Color Universal Design", 2008), told apart by colour-blind readers, the two lightest darker
-than theirs so that all stand out from white (3:1, WCAG 2.2); CSS classes `c0`..`c6`, whose values the page sets. No chart leaves it to colour: each series has a marker of its
-own, a second round is dashed, and curves are named at their ends. A chart is 520 units wide, so that its text is still
-legible on a phone.
+than theirs so that all stand out from white (3:1, WCAG 2.2): CSS classes `c0`..`c6`, whose values the page sets. No
+chart leaves it to colour: each series has a marker of its own, a second round is dashed, and curves are named at their
+ends. A chart is 520 units wide, so that its text is still legible on a phone.
 """
 
 import math

@@ -1,11 +1,15 @@
 """The main table for a paper: LaTeX with booktabs."""
 
+import math
 import re
+from collections.abc import Iterable
 
+from asr_lab.report.configurations import Configuration
 from asr_lab.report.formats import level, percent
 from asr_lab.report.stats import Interval
 from asr_lab.report.summary import Summary
 
+_PAGE = 40  # rows
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -37,7 +41,7 @@ def escape_tex(text: str) -> str:
 def table_tex(summary: Summary) -> str:
     """One row per configuration: its choices, rate with interval, difference to the best one, the other rate, seeds.
 
-    Needs `\\usepackage{booktabs}` alone.
+    Needs booktabs alone; a table longer than a page, longtable too.
     """
     rate, other = summary.score.upper(), "CER" if summary.score == "wer" else "WER"
     factors = list(summary.swept) or ["configuration"]
@@ -50,33 +54,36 @@ def table_tex(summary: Summary) -> str:
         f"{other} (%)",
         "seeds",
     ]
-    lines = [
-        "% Made by asr_lab; needs \\usepackage{booktabs}.",
-        "\\begin{table}",
-        "  \\centering",
-        f"  \\caption{{{_caption(summary, rate)}}}",
-        f"  \\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', summary.experiment.name).strip('-')}}}",
-        f"  \\begin{{tabular}}{{{'l' * len(factors)}rcrcrr}}",
-        "    \\toprule",
-        "    " + " & ".join(map(escape_tex, heads)) + " \\\\",
-        "    \\midrule",
-    ]
-    for row in summary.configurations:
-        names = [escape_tex(v) for v in row.factors.values()] or ["all"]
-        seeds = f"{len(row.done)}/{len(row.cells)}"
-        if not row.done:
-            cells = [*names, "\\multicolumn{5}{c}{no result}", seeds]
-        else:
-            own = [_number(row.rate.value), _between(row.rate)]
-            delta = ["best", ""] if row.best else [_number(row.delta.value, True), _between(row.delta, True)]
-            if row.tied:
-                delta[0] += "$^{\\dagger}$"
-            cells = [*names, *own, *delta, _number(row.other.value), seeds]
-        if row.best:
-            cells = [f"\\textbf{{{cell}}}" if cell else "" for cell in cells]
-        lines.append("    " + " & ".join(cells) + " \\\\")
-    lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
-    return "\n".join(lines) + "\n"
+    columns = f"{'l' * len(factors)}rcrcrr"
+    caption = f"\\caption{{{_caption(summary, rate)}}}"
+    label = f"\\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', summary.experiment.name).strip('-')}}}"
+    top = ["\\toprule", _line(map(escape_tex, heads)), "\\midrule"]
+    rows = [_line(_row(row)) for row in summary.configurations]
+    if len(rows) > _PAGE:
+        needs, start = "{booktabs,longtable}", [f"\\begin{{longtable}}{{{columns}}}", caption, label, "\\\\"]
+        lines = [*start, *top, "\\endfirsthead", *top, "\\endhead", *rows, "\\bottomrule", "\\end{longtable}"]
+    else:
+        needs, start = "{booktabs}", ["\\begin{table}", "\\centering", caption, label]
+        tabular = [f"\\begin{{tabular}}{{{columns}}}", *top, *rows, "\\bottomrule", "\\end{tabular}"]
+        lines = [*start, *tabular, "\\end{table}"]
+    return "\n".join([f"% Made by asr_lab; needs \\usepackage{needs}.", *lines]) + "\n"
+
+
+def _row(row: Configuration) -> list[str]:
+    names = [escape_tex(v) for v in row.factors.values()] or ["all"]
+    seeds = f"{len(row.done)}/{len(row.cells)}"
+    if not row.done:
+        return [*names, "\\multicolumn{5}{c}{no result}", seeds]
+    own = [_number(row.rate.value), _between(row.rate)]
+    delta = ["best", ""] if row.best else [_number(row.delta.value, True), _between(row.delta, True)]
+    if row.tied:
+        delta[0] += "$^{\\dagger}$"
+    cells = [*names, *own, *delta, _number(row.other.value), seeds]
+    return [f"\\textbf{{{cell}}}" if cell else "" for cell in cells] if row.best else cells
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + " \\\\"
 
 
 def _caption(summary: Summary, rate: str) -> str:
@@ -92,6 +99,6 @@ def _number(share: float, signed: bool = False) -> str:
 
 
 def _between(interval: Interval, signed: bool = False) -> str:
-    if interval.low != interval.low:
+    if math.isnan(interval.low):
         return "--"
     return f"[{_number(interval.low, signed)}, {_number(interval.high, signed)}]"
