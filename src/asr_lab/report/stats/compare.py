@@ -60,7 +60,6 @@ def compare(
     for i, value in enumerate(values):
         resampled = levels.difference(i, best)
         delta = interval(value - values[best], resampled, level)
-        rate = interval(value, levels.rate(i), level)
         if levels.n < 2:
             p = np.nan
         elif i == best:
@@ -69,7 +68,7 @@ def compare(
             p = p_value(delta.value, resampled)
         comparisons.append(
             Comparison(
-                rate=rate._replace(low=max(rate.low, 0.0) if rate.low <= rate.value else rate.low),
+                rate=interval(value, levels.rate(i), level),
                 seeds=levels.rates[i],
                 delta=delta,
                 best=i == best,
@@ -113,15 +112,14 @@ def tied_with_best(levels: Levels) -> Array:
         observed.append(worst.max())
         worst[left.index(best)] = -np.inf
         leaving.append(left.pop(int(worst.argmax())))
-    n_resamples = max(1000, min(levels.resampled.shape[1], 2 * _AT_MOST // max(1, k * (k - 1))))
+    n_resamples = min(levels.resampled.shape[1], max(1000, 2 * _AT_MOST // max(1, k * (k - 1))))
     # Backwards, so that each pair is looked at once: the largest difference among those left grows as one comes back.
-    largest, back = np.zeros(min(n_resamples, levels.resampled.shape[1])), [best]
+    largest, back = np.zeros(n_resamples), [best]
     for i, most in zip(reversed(leaving), reversed(observed), strict=True):
-        for j in back:
-            away = np.abs(levels.difference(i, j)[: len(largest)] - (levels.values[i] - levels.values[j]))
-            np.fmax(largest, away / errors[i, j], out=largest)
+        away = np.abs(levels.away(i, back, n_resamples)) / errors[i, back][:, None]
+        largest = np.fmax(largest, np.fmax.reduce(away))
         back.append(i)
-        p[i] = (1 + np.count_nonzero(largest >= most * (1 - 1e-9))) / (1 + len(largest))
+        p[i] = (1 + np.count_nonzero(largest >= most * (1 - 1e-9))) / (1 + n_resamples)
     p[leaving] = np.maximum.accumulate(p[leaving]) if leaving else p[leaving]
     p[best] = 1.0
     return p

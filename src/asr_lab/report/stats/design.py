@@ -43,4 +43,5 @@ def fit(columns: Sequence[Array], y: Array) -> tuple[float, int]:
     x = np.hstack([np.ones((len(y), 1)), *columns])
     solution, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-10)
     residual = y - x @ solution
-    return float(residual @ residual), int(rank)
+    left = float(residual @ residual)
+    return left if left > 1e-20 * float(y @ y) else 0.0, int(rank)  # what rounding left is nothing

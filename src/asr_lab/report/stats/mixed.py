@@ -18,6 +18,7 @@ from asr_lab.report.stats.factorial import SEED
 from asr_lab.report.stats.rates import LEVEL, Array, Interval
 
 RESIDUAL = "residual"
+_LARGEST = 1e8  # ratio of variances; beyond it the residual drowns in rounding
 
 
 class Component(NamedTuple):
@@ -103,14 +104,14 @@ class _Model:
         both = np.linalg.solve(root, np.column_stack([self.basis, self.y]))
         q, r = both[:, :-1], both[:, -1]
         precision = q.T @ q
-        beta = np.linalg.solve(precision, q.T @ r)
+        beta = np.asarray(np.linalg.solve(precision, q.T @ r), np.float64)
         rss = float(((r - q @ beta) ** 2).sum())
         logs = 2 * float(np.log(np.diag(root)).sum()) + float(np.linalg.slogdet(precision)[1])
-        return beta, np.linalg.inv(precision), rss, logs
+        return beta, np.asarray(np.linalg.inv(precision), np.float64), rss, logs
 
     def deviance(self, theta: Array, sd: float | None = None) -> float:
         """-2 log REML likelihood at these ratios; s^2 at its best, or given."""
-        _, _, rss, logs = self._solved(np.maximum(theta, 0))
+        _, _, rss, logs = self._solved(np.clip(theta, 0, _LARGEST))
         df = len(self.y) - self.basis.shape[1]
         s2 = max(rss / df, 1e-300) if sd is None else sd**2
         return logs + df * math.log(2 * math.pi * s2) + rss / s2
@@ -159,7 +160,7 @@ class _Model:
         n_random = len(theta)
         s = math.sqrt(self.effects(theta)[2])
         free = [i for i in range(n_random + 1) if i != k]
-        sds: Array = np.append(s * np.sqrt(theta), s)
+        sds = np.array([*(s * np.sqrt(theta)), s])
 
         def deviance(logs: Array) -> float:
             trial = sds.copy()
@@ -178,12 +179,13 @@ def _means(factor: str, coded, terms, beta: Array, covariance: Array, z: float) 
     """Each level's mean, the other factors' levels weighted equally."""
     found = {}
     for i, name in enumerate(coded[factor][0]):
-        parts = [np.ones(1)]
+        parts: list[Array] = [np.ones(1)]
         for term in terms:
-            weights = np.ones(1)
+            weights: Array = np.ones(1)
             for f in term:
                 m = len(coded[f][0])
-                weights = np.kron(weights, np.eye(m)[i] if f == factor else np.full(m, 1 / m))
+                own: Array = np.eye(m)[i] if f == factor else np.full(m, 1 / m)
+                weights = (weights[:, None] * own).ravel()
             parts.append(weights)
         found[name] = _around(np.concatenate(parts), beta, covariance, z)
     return found

@@ -149,4 +149,4 @@ def _binomial(k: int, n: int) -> float:
     """P of at most k, or at least n - k, heads among n tosses of a coin."""
     from scipy.special import bdtr
 
-    return float(min(1.0, 2 * bdtr(k, n, 0.5))) if n else 1.0
+    return float(2 * bdtr(k, n, 0.5)) if 2 * k < n - 1 else 1.0

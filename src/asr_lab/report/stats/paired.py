@@ -38,7 +38,7 @@ def delta_interval(
     """
     if method not in ("percentile", "bca"):
         raise ValueError(f"method '{method}': choose percentile or bca")
-    levels = Levels([errors_a, errors_b], words, blocks, n_resamples, seed, expand=method == "percentile")
+    levels = Levels([errors_a, errors_b], words, blocks, n_resamples, seed, plain=method == "bca")
     delta = float(levels.values[0] - levels.values[1])
     resampled = levels.difference(0, 1)
     if method == "percentile":
@@ -60,11 +60,10 @@ def rate_interval(
     """rate(errors) with its interval, as `delta_interval`."""
     if method not in ("percentile", "bca"):
         raise ValueError(f"method '{method}': choose percentile or bca")
-    levels = Levels([errors], words, blocks, n_resamples, seed, expand=method == "percentile")
+    levels = Levels([errors], words, blocks, n_resamples, seed, plain=method == "bca")
     value = float(levels.values[0])
     if method == "percentile":
-        found = interval(value, levels.rate(0), level)
-        return found._replace(low=max(found.low, 0.0)) if found.low <= value else found
+        return interval(value, levels.rate(0), level)
     edits, n_words = units(errors, words, blocks)
     return bca(value, levels.rate(0), leave_one_out(edits.mean(0), n_words), level)
 

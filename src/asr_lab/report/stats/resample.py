@@ -1,8 +1,9 @@
-"""Resampled error rates: utterances or speakers drawn again with replacement, and seeds."""
+"""Resampled error rates, and the interval they make."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from asr_lab.report.stats.draws import times_drawn
 from asr_lab.report.stats.rates import LEVEL, N_RESAMPLES, Array, Interval
 
 _CHUNK = 2_000_000  # numbers held at once while drawing: 16 MB, whatever the size of the test set
@@ -20,13 +21,13 @@ def bootstrap(errors: ArrayLike, words: ArrayLike, n_resamples: int = N_RESAMPLE
         return np.full((len(errors), n_resamples), np.nan)
     rng = np.random.default_rng(seed)
     stacked = np.vstack([errors, words]).T  # (N, K + 1)
+    if np.array_equal(stacked, np.rint(stacked)) and n * stacked.max() < 2**24:
+        stacked = stacked.astype(np.float32)  # sums of counts are exact in it
     rates = np.empty((len(errors), n_resamples))
     step = max(1, _CHUNK // n)
     for start in range(0, n_resamples, step):
         r = min(step, n_resamples - start)
-        drawn = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n)  # how often each unit was drawn
-        sums = times @ stacked  # (r, K + 1)
+        sums = (times_drawn(r, n, rng) @ stacked).astype(float)  # (r, K + 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             rates[:, start : start + r] = np.where(sums[:, -1] > 0, sums[:, :-1].T / sums[:, -1], np.nan)
     return rates
