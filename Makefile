@@ -11,7 +11,7 @@ LAUNCH = hydra/launcher=$(LAUNCHER) $(if $(PARTITION),hydra.launcher.partition=$
 	$(if $(GPUS),hydra.launcher.gpus=$(GPUS)) $(if $(TIME),hydra.launcher.minutes=$(TIME)) \
 	$(if $(JOBS),hydra.launcher.n_jobs=$(JOBS))
 
-.PHONY: help setup demo plan doctor sweep resume status cancel slurm-local slurm-stop report test test-slow lint format types check docs clean
+.PHONY: help setup demo plan doctor sweep resume status cancel slurm-local slurm-stop report test test-slow lint format types check docs gallery clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -76,6 +76,9 @@ check: lint types test ## What a change must pass: lint, types, quick tests
 
 docs: setup ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
+
+gallery: setup ## Render the pictures of README and docs from committed runs (needs chromium)
+	$(BIN)/python benchmarks/gallery.py
 
 clean: ## Remove .venv and what tools leave behind; outputs/ stays
 	rm -rf $(VENV) site dist .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rapidfuzz.distance import Levenshtein
 
 from asr_lab.ledger import Ledger
@@ -93,8 +94,8 @@ def _write_run(
     folder.mkdir(parents=True)
     distance = abs(math.log10(float(f["clipping.threshold"])))  # 1.0 is best
     rate = (0.05 + ENCODER[f["encoder"]] + OPTIMIZER[f["optimizer"]] + 0.02 * distance) * math.exp(0.1 * rng.normal())
-    # JSON is YAML, and much quicker to write; `asr-lab` reads both with the same parser.
-    (folder / "config.yaml").write_text(json.dumps(plan.config(cell)))
+    config = yaml.dump(plan.config(cell), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    (folder / "config.yaml").write_text(config)
     rows = _curve(n_points, rate, float(f["clipping.threshold"]), rng)
     _lines(folder / "metrics.jsonl", rows)
     metrics = {}

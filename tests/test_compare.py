@@ -263,7 +263,7 @@ class TestMatching:
         write_run(tmp_path / "x" / "gru-norm2", "gru", "norm", 2)
         out = found(tmp_path, "clipping=none,encoder=gru", "clipping=norm")
         assert [len(e.members) for e in out.entries] == [1, 2]
-        assert any("conformer-norm is not finished and left out (failed: out of memory)" in n for n in out.notes)
+        assert any("left out, for not finished: conformer-norm (failed: out of memory)" in n for n in out.notes)
 
     def test_unequal_seeds_of_several_cells(self, tmp_path):
         for encoder in ENCODERS:
@@ -295,6 +295,12 @@ class TestConfounds:
         assert out.confounds == ("optimizer.lr",) and not out.factor_guessed
         with pytest.raises(RunError, match="did you mean 'encoder'"):
             found(tmp_path, "a", "b", factor="encodr")
+
+    def test_a_factor_that_does_not_differ(self, tmp_path, asr_lab):
+        write_run(tmp_path / "outputs" / "x" / "a")
+        write_run(tmp_path / "outputs" / "x" / "b", optimizer__lr=0.1)
+        done = compared(asr_lab, tmp_path / "outputs", "a", "b", "--factor", "encoder")
+        assert "encoder does not differ; what does is optimizer.lr" in done.stdout
 
     @pytest.mark.parametrize(
         ("result", "said"),
@@ -438,7 +444,7 @@ class TestBadInput:
         write_run(outputs / "x" / "late", "conformer", result={"status": "running"})
         assert "late: is not finished (running)" in only_line(compared(asr_lab, outputs, "good", "late"))
         line = only_line(compared(asr_lab, outputs, "good", "encoder=conformer"))
-        assert "none of its 1 runs is finished" in line
+        assert "none of its 1 runs is finished, the first is late (running)" in line
 
     def test_other_test_sets(self, outputs, asr_lab):
         rows = [row(i, "yes no", "yes", "s") for i in range(60)]
@@ -482,7 +488,23 @@ class TestBadInput:
             compared(asr_lab, outputs, "older", "old", "--score", "wre")
         )
 
-    def test_damaged_result(self, outputs, asr_lab):
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"factors": 1}'])
+    def test_damaged_result(self, outputs, asr_lab, text):
         write_run(outputs / "x" / "bad", "conformer")
-        (outputs / "x" / "bad" / "result.json").write_text("{")
+        (outputs / "x" / "bad" / "result.json").write_text(text)
         assert "bad" in only_line(compared(asr_lab, outputs, "good", "bad"))
+
+    @pytest.mark.parametrize("text", ["", "- 1", "a: [", "\0"])
+    def test_damaged_configuration(self, outputs, asr_lab, text):
+        write_run(outputs / "x" / "bad", "conformer")
+        (outputs / "x" / "bad" / "config.yaml").write_text(text)
+        assert "bad" in only_line(compared(asr_lab, outputs, "good", "bad"))
+
+    @pytest.mark.parametrize("rows", [[row(0, "yes no", "yes", "s")], [row(i, "", "uh", "s") for i in range(9)]])
+    def test_too_little_for_an_interval(self, tmp_path, asr_lab, rows):
+        for name, encoder in (("a", "gru"), ("b", "conformer")):
+            write_run(tmp_path / "outputs" / "x" / name, encoder, rows=rows)
+        for more in ([], ["--json"]):
+            done = compared(asr_lab, tmp_path / "outputs", "a", "b", *more)
+            assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["pairs"][0]["p_holm"] is None

@@ -100,7 +100,9 @@ class Run:
             # The parser in C, where there is one, is several times as fast.
             config = yaml.load((folder / "config.yaml").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             factors = json.loads((folder / "result.json").read_text())["factors"]
-        except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
+            if not (isinstance(config, dict) and isinstance(factors, dict)):
+                raise ValueError("config.yaml or result.json does not hold what a run writes")
+        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
             raise RunError(f"{folder}: not a run's folder ({error}); give outputs/<experiment>/<cell>") from None
         return cls(folder, config, factors)
 

@@ -141,6 +141,8 @@ def _spread(values: Sequence[float]) -> Spread:
 def _kinds(m: Member, score: str) -> Array:
     """(3,) substitutions, deletions and insertions over the reference's units."""
     n = _counts(m, score)[1].sum()
+    if not n:
+        return np.full(3, np.nan)
     if score == "wer":
         return m.scores.edits.sum(0) / n
     texts = ((r, h) for r, h in zip(m.scores.refs, m.scores.hyps, strict=True) if r != h)
@@ -191,10 +193,10 @@ def _pair(levels: stats.Levels, first: tuple[Entry, int], second: tuple[Entry, i
 def _warnings(entries: Sequence[Entry], score: str) -> Iterator[str]:
     if len({m.run.score for e in entries for m in e.members}) > 1:
         yield f"their checkpoints were not all chosen by the same score; {score.upper()} compares them here"
-    for e in entries:
-        for m in e.members:
-            if m.result.get("fingerprint") != m.run.fingerprint:
-                yield f"{e.side.letter}: config.yaml of {m.run.name} is not the one that it ran with"
+    changed = [m.run.name for e in entries for m in e.members if m.result.get("fingerprint") != m.run.fingerprint]
+    if changed:
+        more = f" and of {len(changed) - 1} more" if len(changed) > 1 else ""
+        yield f"config.yaml of {changed[0]}{more} is not the one that it ran with"
     yield from circumstances.warnings({e.side.letter: e.members for e in entries})
 
 

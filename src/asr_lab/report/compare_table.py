@@ -44,6 +44,7 @@ def print_compared(found: Compared, console: Console, top: int, tests: bool) -> 
         console.print(Text(f"! {visible(line)}", "yellow"))
     console.print()
     _print_numbers(found, console)
+    console.print()
     for line in [*map(visible, found.notes), *_verdicts(found)]:
         console.print(Text(line))
     if tests:
@@ -55,7 +56,7 @@ def _runs(e: Entry) -> str:
     n, seeds = len(e.members), e.n_seeds
     if n == 1:
         return "1 run"
-    return f"{n} runs" if n == seeds else f"{n} runs, {n // seeds} of each of {seeds} seeds"
+    return f"{n} runs" if n == seeds else f"{n} runs of {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _factor(found: Compared) -> str:
@@ -76,8 +77,10 @@ def _confounds(found: Compared) -> Iterator[str]:
     shown = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
     if found.factor is None:
         yield f"several things differ ({shown}): what the difference comes from cannot be said"
-    else:
+    elif any(belongs(key, found.factor) for key in found.differing):
         yield f"not only {found.factor} differs, also {shown}: a difference may come from there"
+    else:
+        yield f"{found.factor} does not differ; what does is {shown}"
 
 
 def _choice(found: Compared, key: str) -> str:
@@ -140,7 +143,8 @@ def rate(x: Interval, signed: bool = False) -> str:
 
 
 def _shifted(value: float, first: float, i: int) -> str:
-    return f"{percent(value)} ({percent(value - first, signed=True)})" if i else percent(value)
+    moved = f" ({percent(value - first, signed=True)})" if i and math.isfinite(value) else ""
+    return percent(value) + moved
 
 
 def p_value(p: float) -> str:

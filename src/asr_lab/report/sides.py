@@ -176,7 +176,7 @@ def _with_seeds(run: Run) -> tuple[list[Run], list[str]]:
 
 
 def _finished(cells: Sequence[Path], what: str) -> tuple[list[Run], list[str]]:
-    notes, runs = [], []
+    runs, others = [], []
     for cell in cells:
         result, damage = read_object(cell / RESULT)
         status = damage[0] if damage else str(result.get("status"))
@@ -184,10 +184,11 @@ def _finished(cells: Sequence[Path], what: str) -> tuple[list[Run], list[str]]:
             runs.append(Run.open(cell))
         else:
             reason = f": {result['reason']}" if result.get("reason") else ""
-            notes.append(f"{cell.name} is not finished and left out ({status}{reason})")
+            others.append(f"{cell.name} ({status}{reason})")
     if not runs:
-        raise RunError(f"{what}: none of its {len(cells)} runs is finished; {notes[0]}")
-    return runs, notes
+        raise RunError(f"{what}: none of its {len(cells)} runs is finished, the first is {others[0]}")
+    shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    return runs, [f"left out, for not finished: {shown}"] if others else []
 
 
 def _member(run: Run, split: str) -> Member:
