@@ -13,26 +13,20 @@ so does the spread of the seeds' rates; to count it once, the units' deviations 
 bootstrap of n units is too narrow, by sqrt((n - 1) / n) and the normal against Student's t (Hesterberg, "What teachers
 should know about the bootstrap", The American Statistician 2015, section 3.1), which matters for ten speakers: each
 draw's deviations are multiplied by sqrt(n / chi2(n - 1)). Seeds are too few to draw again: their mean is off by
-t s / sqrt(S), Student's t, where the variances s^2 of all configurations are brought together as in `moderate`.
+t s / sqrt(S), Student's t, where the variances s^2 of all configurations are brought together (seeds.py).
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from asr_lab.report.stats.rates import Array, error_rate, units
 from asr_lab.report.stats.resample import bootstrap
+from asr_lab.report.stats.seeds import moderate
 
 _CHUNK = 2_000_000  # numbers held at once while drawing
-
-
-class Seeds(NamedTuple):
-    """What K configurations' seeds say of their means."""
-
-    variance: Array  # (K,) of the mean over seeds; 0 with one seed: nothing is known
-    df: float  # degrees of freedom behind it, inf where no configuration has two seeds
+_FOLD = 3.0  # a logarithm; that a rate may be 20 times as high says that nothing is known
 
 
 class Levels:
@@ -86,7 +80,9 @@ class Levels:
         """
         value = self.values[k]
         away = _signal(self._own[k], self._noise[k]) * self._by_unit[k] + self._by_seed[k]
-        return value + away if self._plain or not value > 0 else value * np.exp(away / value)
+        if self._plain or not value > 0:
+            return value + away
+        return value * np.exp(np.clip(away / value, -_FOLD, _FOLD))
 
     def difference(self, i: int, j: int) -> Array:
         """(R,) resampled differences, rate i - rate j."""
@@ -123,10 +119,13 @@ class Levels:
         return np.sqrt(by_unit + self.seeds.variance[:, None] + self.seeds.variance)
 
     def _draw_seeds(self, n_resamples: int, rng: np.random.Generator) -> Array:
-        """(K, R): by how much the means over seeds are off, t with one denominator for all of a draw."""
+        """(K, R): by how much the means over seeds are off: t, with one denominator for variances that are pooled."""
         drawn = rng.standard_normal((len(self.values), n_resamples)) * np.sqrt(self.seeds.variance)[:, None]
         if np.isfinite(self.seeds.df):
-            drawn /= np.sqrt(rng.chisquare(self.seeds.df, n_resamples) / self.seeds.df)
+            drawn[~self.seeds.apart] /= np.sqrt(rng.chisquare(self.seeds.df, n_resamples) / self.seeds.df)
+        for k in np.flatnonzero(self.seeds.apart):
+            df = len(self.rates[k]) - 1
+            drawn[k] /= np.sqrt(rng.chisquare(df, n_resamples) / df)
         return drawn
 
 
@@ -143,49 +142,3 @@ def _noise(parts: Array) -> float:
         return 0.0
     residual = parts - parts.mean(0) - parts.mean(1, keepdims=True) + parts.mean()
     return float((residual**2).sum() / ((s - 1) * (n - 1) * s))
-
-
-def moderate(rates: Sequence[Array]) -> Seeds:
-    """Variances between seeds, each drawn towards what all configurations have in common.
-
-    Two or three seeds tell a variance badly, a grid of configurations tells it well, unless they truly differ. Smyth,
-    "Linear models and empirical Bayes methods", SAGMB 2004, section 6.2, estimates how alike they are (d0) from their
-    spread, and weighs each with its own d = S - 1: (d0 s0^2 + d s^2) / (d0 + d). The scale is the standard deviation
-    relative to the rate, which is more alike between good and bad configurations.
-    """
-    from scipy.special import digamma, polygamma
-
-    n_seeds = np.array([len(r) for r in rates])
-    variance, d = np.zeros(len(rates)), n_seeds - 1.0
-    values = np.array([r.mean() for r in rates])
-    many = [k for k in range(len(rates)) if d[k] > 0 and values[k] > 0]
-    if not many:
-        return Seeds(variance, np.inf)
-    d = d[many]
-    relative = np.array([rates[k].var(ddof=1) for k in many]) / values[many] ** 2
-    pooled, total = float((d * relative).sum() / d.sum()), float(d.sum())
-    prior, d0 = pooled, np.inf
-    alive = relative > 0
-    if np.count_nonzero(alive) >= 3:
-        e = np.log(relative[alive]) - digamma(d[alive] / 2) + np.log(d[alive] / 2)
-        beyond = e.var(ddof=1) - polygamma(1, d[alive] / 2).mean()
-        if beyond > 0:
-            d0 = 2 * _inverse_trigamma(float(beyond))
-            prior = float(np.exp(e.mean() + digamma(d0 / 2) - np.log(d0 / 2)))
-    moderated = np.full(len(many), prior) if np.isinf(d0) else (d0 * prior + d * relative) / (d0 + d)
-    variance[many] = moderated * values[many] ** 2 / n_seeds[many]
-    return Seeds(variance, float(min(d0 + d.min(), total)))
-
-
-def _inverse_trigamma(y: float) -> float:
-    """x > 0 with trigamma(x) = y, by Newton's method (Smyth 2004, appendix)."""
-    from scipy.special import polygamma
-
-    x = 0.5 + 1 / y
-    for _ in range(50):
-        t = polygamma(1, x)
-        step = t * (1 - t / y) / polygamma(2, x)
-        x += step
-        if -step / x < 1e-9:
-            break
-    return float(x)

@@ -22,7 +22,7 @@ class Simulation(NamedTuple):
     utterance: float = 1.2  # some are hard for all
     speaker: float = 0.5
     interaction: float = 0.3  # configuration and utterance: each has its own hard ones
-    seed: float = 0.1
+    seed: float | tuple[float, ...] = 0.1  # of all configurations, or of each
 
     def grid(self, rng: np.random.Generator, shift: Array | float = 0.0) -> tuple[list[Array], Array, list[str] | None]:
         """(edits (S, N) of each configuration, words (N,), speakers (N,)); `shift` moves configurations' logits."""
@@ -32,17 +32,18 @@ class Simulation(NamedTuple):
         of = np.arange(n) % max(1, self.n_speakers)
         if self.n_speakers:
             common += self.speaker * rng.standard_normal(self.n_speakers)[of]
-        shifts = np.broadcast_to(shift, self.n_configurations)
+        shifts, sds = (np.broadcast_to(x, self.n_configurations) for x in (shift, self.seed))
         edits = []
         for k in range(self.n_configurations):
             own = common + shifts[k] + self.interaction * rng.standard_normal(n)
-            seeds = self.seed * rng.standard_normal((self.n_seeds, 1))
+            seeds = sds[k] * rng.standard_normal((self.n_seeds, 1))
             edits.append(rng.binomial(words.astype(int), 1 / (1 + np.exp(-own - seeds))).astype(float))
         return edits, words, [f"speaker{i:03d}" for i in of] if self.n_speakers else None
 
-    def true_rate(self, shift: float = 0.0) -> float:
+    def true_rate(self, shift: float = 0.0, configuration: int = 0) -> float:
         """The error rate over all utterances, speakers and seeds there might be: Gauss-Hermite quadrature."""
-        parts = [self.utterance, self.interaction, self.seed, self.speaker if self.n_speakers else 0.0]
+        seed = np.broadcast_to(self.seed, self.n_configurations)[configuration]
+        parts = [self.utterance, self.interaction, seed, self.speaker if self.n_speakers else 0.0]
         at, weights = np.polynomial.hermite_e.hermegauss(101)
         x = self.logit + shift + np.sqrt(np.sum(np.square(parts))) * at
         return float(weights @ (1 / (1 + np.exp(-x))) / weights.sum())
