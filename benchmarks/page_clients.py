@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-PAUSE_S = 0.1  # that a client rests after an answer
-ASKED_S = 10  # so long do they ask
+PAUSE_S = 0.5  # that a client rests after an answer; a page does so for two seconds, and asks for less that is new
+ASKED_S = 15  # so long do they ask
 
 
 @contextmanager

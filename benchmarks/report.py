@@ -4,7 +4,7 @@
 
 The folders are those of synthetic_outputs.py: 200 points a curve, 130 utterances. Report: the whole command, start of
 Python included, and its largest memory. Dashboard: of the server's own process; the clients are threads of another one,
-each asks for something of a random run, reads the answer and rests a tenth of a second. Paint: Debian's
+each asks for something of a random run, reads the answer and rests half a second. Paint: Debian's
 Chromium through playwright, where both are there. Bootstrap: one thread, processor time, 10,000 resamples; kaldialign
 where it is installed, the time of its alignments taken off.
 """
@@ -31,7 +31,7 @@ from rich.table import Table
 from asr_lab.environment import environment
 from asr_lab.files import write_json
 from asr_lab.report import stats
-from page_clients import asked, get, painted, served
+from page_clients import PAUSE_S, asked, get, painted, served
 from synthetic_outputs import WORDS, write_outputs
 
 CELLS, UTTERANCES, RESAMPLES = 50, 2600, 10_000  # of the grid that is resampled
@@ -85,6 +85,7 @@ def dashboard(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "runs": options.runs,
         "clients": options.clients,
+        "pause_s": PAUSE_S,
         "first_answer_s": cold,
         "paint_s": paints,
         "requests": len(together),

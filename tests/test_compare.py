@@ -430,6 +430,13 @@ class TestBadInput:
     def test_arguments(self, outputs, asr_lab, arguments, said):
         assert said in only_line(compared(asr_lab, outputs, *arguments))
 
+    def test_of_many_runs_not_all_are_listed(self, outputs, asr_lab):
+        for i in range(12):
+            (outputs / "y" / f"cell{i}").mkdir(parents=True)
+            (outputs / "y" / f"cell{i}" / "result.json").write_text("{}")
+        line = only_line(compared(asr_lab, outputs, "good", "ell"))
+        assert "no run 'ell'; there are 12, such as cell0" in line
+
     def test_overlapping_configurations(self, outputs, asr_lab):
         write_run(outputs / "x" / "more", seed=2)
         line = only_line(compared(asr_lab, outputs, "good", "encoder=gru"))

@@ -15,12 +15,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from asr_lab.errors import ConfigError, RunError
-from asr_lab.ledger import Ledger, read_events
+from asr_lab.hold import GONE_S
+from asr_lab.ledger import Ledger
 from asr_lab.run import Run
 from asr_lab.sweep.local import n_devices, n_nodes
+from asr_lab.sweep.slurm_queue import ask, in_queue, max_array_size
 
 FOLDER = ".slurm"  # of the scripts and logs of jobs, in the experiment's folder
 LOOK_S = 5.0
+WAITING = ("planned", "queued", "preempted")
 
 
 class SlurmLauncher(Launcher):
@@ -86,7 +89,7 @@ class SlurmLauncher(Launcher):
             raise RunError("hydra/launcher=slurm needs submitit: pip install 'asr-lab[slurm]'") from None
         if not shutil.which("sbatch"):
             raise RunError("hydra/launcher=slurm: there is no sbatch here; launch from a login node of the cluster")
-        known = sorted(set(_ask("sinfo", "-h", "-o", "%R").split()))
+        known = sorted(set(ask("sinfo", "-h", "-o", "%R").split()))
         for name in (self.partition or "").split(","):
             if name and name not in known:
                 raise RunError(f"hydra.launcher.partition={name}: no such partition; choose from: {', '.join(known)}")
@@ -100,8 +103,16 @@ class SlurmLauncher(Launcher):
         self.check()
         if not runs:
             return
+        self._queue(runs)
+        if self.wait:
+            self._wait(runs)
+
+    def _queue(self, runs: list[Run]) -> None:
         folder = runs[0].folder.parent
-        queued = _in_queue(folder)
+        queued, lost = in_queue(folder)
+        if lost:
+            print(f"cancelling jobs whose processes are gone: {', '.join(lost)}", file=sys.stderr, flush=True)
+            subprocess.run(["scancel", *lost], check=False, capture_output=True)
         new = [run for run in runs if run.name not in queued]
         jobs = self._submit(folder, new)
         ledger = Ledger(folder)
@@ -110,15 +121,36 @@ class SlurmLauncher(Launcher):
         arrays = sorted({job.partition("_")[0] for _, job in jobs})
         said = f", {len(queued & {r.name for r in runs})} wait in the queue already" if len(new) < len(runs) else ""
         print(f"queued {len(jobs)} cells as {', '.join(arrays) or 'nothing new'}{said}", file=sys.stderr, flush=True)
-        if self.wait:
-            _wait(folder, {run.name for run in runs})
+
+    def _wait(self, runs: list[Run]) -> None:
+        """Until all cells are over; those whose job has gone without a word are queued again."""
+        from asr_lab.sweep.state import OVER, state_of
+
+        folder, left, looked = runs[0].folder.parent, self.max_requeues, time.monotonic()
+        by_name = {run.name: run for run in runs}
+        while True:
+            cells = [c for c in state_of(folder).cells if c.name in by_name]
+            if all(c.state in OVER for c in cells):
+                break
+            if left and time.monotonic() - looked > GONE_S:
+                looked = time.monotonic()
+                queued, _ = in_queue(folder)
+                if gone := [by_name[c.name] for c in cells if c.state in WAITING and c.name not in queued]:
+                    left -= 1
+                    self._queue(gone)
+            time.sleep(LOOK_S)
+        if failed := [c for c in cells if c.state != "done"]:
+            first = failed[0]
+            raise RunError(
+                f"{len(failed)} of {len(cells)} cells did not finish, first {first.name}: {first.state}: {first.reason}"
+            )
 
     def _submit(self, folder: Path, runs: list[Run]) -> list[tuple[Run, str]]:
         """(cell, id of its job) of all, or of none at all"""
         alike: dict[tuple[int, int, bool], list[Run]] = defaultdict(list)
         for run in runs:
             alike[n_nodes(run), n_devices(run), run.config["trainer"].get("accelerator") == "cpu"].append(run)
-        size = _max_array_size()
+        size = max_array_size()
         done: list[tuple[Run, str]] = []
         try:
             for shape, group in alike.items():
@@ -164,46 +196,3 @@ class SlurmLauncher(Launcher):
         args = ([str(run.folder) for run in runs], [self.max_requeues] * len(runs))
         jobs = executor.map_array(run_cell, *args)
         return [(run, job.job_id) for run, job in zip(runs, jobs, strict=True)]
-
-
-def _ask(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunError(f"{command[0]}: {error}; is Slurm up?") from None
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise RunError(f"{command[0]}: {said}; is Slurm up?")
-    return done.stdout
-
-
-def _max_array_size() -> int:
-    for line in _ask("scontrol", "show", "config").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "MaxArraySize":
-            return max(1, int(value) - 1)  # indices begin at 0 and stay below it
-    return 1000
-
-
-def _in_queue(folder: Path) -> set[str]:
-    """Names of cells whose jobs Slurm still has"""
-    there = set(_ask("squeue", "-h", "-r", "-o", "%i").split())
-    there |= set(_ask("squeue", "-h", "-r", "-o", "%F_%K").split())
-    events, _ = read_events(folder)
-    return {e.cell for e in events if str(e.more.get("job")) in there}
-
-
-def _wait(folder: Path, names: set[str]) -> None:
-    from asr_lab.sweep.state import OVER, state_of
-
-    while True:
-        cells = [c for c in state_of(folder).cells if c.name in names]
-        if all(c.state in OVER for c in cells):
-            break
-        time.sleep(LOOK_S)
-    failed = [c for c in cells if c.state != "done"]
-    if failed:
-        first = failed[0]
-        raise RunError(
-            f"{len(failed)} of {len(cells)} cells did not finish, first {first.name}: {first.state}: {first.reason}"
-        )

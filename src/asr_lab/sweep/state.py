@@ -128,12 +128,12 @@ def _cell(folder: Path, factors: dict[str, Any], last: Event | None, job: str | 
     who, progress = holder(folder), _progress(folder)
     if who and who.is_alive:
         status, reason = "running", ""
+    elif (folder / CANCELLED).exists() and status not in ("failed", "exploded"):
+        status, reason = "cancelled", "" if status == "running" else reason  # it may have been killed before it said so
     elif status == "running":
         status, reason = "preempted", f"its process is gone{f' from {who.host}' if who else ''}"
     elif status == "interrupted":  # as it was called once
         status = "preempted"
-    elif (folder / CANCELLED).exists() and status != "failed":
-        status = "cancelled"
     elif status == "planned" and last and last.state == "queued":
         status = "queued"
     return CellState(
