@@ -26,10 +26,11 @@ def main_table(summary: Summary) -> Table:
         padding=(0, 1, 0, 0),
     )
     rate = f"test {summary.score.upper()} % ({level(summary.level)})"
-    for name in [*(summary.swept or ["configuration"]), rate, "to best", "seeds", ""]:
-        out.add_column(
-            Text(visible(name)), justify="right" if name in (rate, "seeds", "to best") else "left", no_wrap=True
-        )
+    for name in summary.swept or ["configuration"]:
+        out.add_column(Text(visible(name).replace(".", ".\n")), no_wrap=True)  # a long key over two lines
+    for name in (rate, "to best", "seeds"):
+        out.add_column(Text(name), justify="right", no_wrap=True)
+    out.add_column(Text(""), no_wrap=True)
     for row in summary.configurations:
         mark = "best" if row.best else "tied" if row.tied else ""
         cells = [

@@ -63,7 +63,10 @@ def table_tex(summary: Summary) -> str:
         needs, start = "{booktabs,longtable}", [f"\\begin{{longtable}}{{{columns}}}", caption, label, "\\\\"]
         lines = [*start, *top, "\\endfirsthead", *top, "\\endhead", *rows, "\\bottomrule", "\\end{longtable}"]
     else:
-        needs, start = "{booktabs}", ["\\begin{table}", "\\centering\\small\\setlength{\\tabcolsep}{3pt}", caption, label]
+        needs, start = (
+            "{booktabs}",
+            ["\\begin{table}", "\\centering\\small\\setlength{\\tabcolsep}{3pt}", caption, label],
+        )
         tabular = [f"\\begin{{tabular}}{{{columns}}}", *top, *rows, "\\bottomrule", "\\end{tabular}"]
         lines = [*start, *tabular, "\\end{table}"]
     return "\n".join([f"% Made by asr_lab; needs \\usepackage{needs}.", *lines]) + "\n"
