@@ -215,10 +215,12 @@ def measure(case: Simulation, trials: int, seed: int) -> tuple[float, float, dic
         found = stats.compare(groups, words, **options)
         n_in += found[0].rate.includes(truth)
         n_worse += any(not c.best and not c.tied for c in found)
-        for test in (stats.paired_bootstrap, stats.permutation):
-            result = test(groups[0], groups[1], words, **options)
-            counts[result.test] += result.p < 0.05
-    return n_in / trials, n_worse / trials, {name: count / trials for name, count in counts.items()}
+        for a, b in zip(groups[::2], groups[1::2], strict=True):
+            for test in (stats.paired_bootstrap, stats.permutation):
+                result = test(a, b, words, **options)
+                counts[result.test] += result.p < 0.05
+    pairs = trials * case.n_configurations // 2
+    return n_in / trials, n_worse / trials, {name: count / pairs for name, count in counts.items()}
 
 
 def test_intervals_and_tests_are_about_right():

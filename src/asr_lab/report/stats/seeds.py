@@ -7,7 +7,9 @@ import numpy as np
 
 from asr_lab.report.stats.rates import Array
 
-_APART = 0.5  # so many of a grid's variances are taken to stand out although all are alike
+# So many of a grid's variances are taken to stand out although all are alike: a few may well count alone, which is only
+# careful, but leaving the largest out of what the others share makes theirs too small.
+_APART, _LEFT_OUT = 0.5, 0.05
 
 
 class Seeds(NamedTuple):
@@ -35,14 +37,15 @@ def moderate(rates: Sequence[Array]) -> Seeds:
         return Seeds(variance, np.inf, apart)
     d = n_seeds[many] - 1.0
     relative = np.array([rates[k].var(ddof=1) for k in many]) / values[many] ** 2
-    alone = _standing_out(relative, d)
-    moderated, df = _together(relative[~alone], d[~alone])
-    relative[~alone] = moderated
+    alone, left_out = (_standing_out(relative, d, limit) for limit in (_APART, _LEFT_OUT))
+    moderated = relative.copy()
+    moderated[~left_out], df = _together(relative[~left_out], d[~left_out])
+    relative = np.where(alone, relative, moderated)
     variance[many], apart[many] = relative * values[many] ** 2 / n_seeds[many], alone
     return Seeds(variance, df, apart)
 
 
-def _standing_out(s2: Array, d: Array) -> np.ndarray:
+def _standing_out(s2: Array, d: Array, limit: float) -> np.ndarray:
     """(n,) bool: the largest variance, again and again, as long as F finds it too large for the others."""
     from scipy.special import fdtrc
 
@@ -52,7 +55,7 @@ def _standing_out(s2: Array, d: Array) -> np.ndarray:
         rest = ~alone
         rest[most] = False
         pooled = (d[rest] * s2[rest]).sum() / d[rest].sum()
-        if pooled <= 0 or (rest.sum() + 1) * fdtrc(d[most], d[rest].sum(), s2[most] / pooled) > _APART:
+        if pooled <= 0 or (rest.sum() + 1) * fdtrc(d[most], d[rest].sum(), s2[most] / pooled) > limit:
             break
         alone[most] = True
     return alone
