@@ -434,8 +434,8 @@ class TestBadInput:
         for i in range(12):
             (outputs / "y" / f"cell{i}").mkdir(parents=True)
             (outputs / "y" / f"cell{i}" / "result.json").write_text("{}")
-        line = only_line(compared(asr_lab, outputs, "good", "ell"))
-        assert "no run 'ell'; there are 12, such as cell0" in line
+        line = only_line(compared(asr_lab, outputs, "good", "el"))
+        assert "no run 'el'; there are 12, such as cell0" in line
 
     def test_overlapping_configurations(self, outputs, asr_lab):
         write_run(outputs / "x" / "more", seed=2)
