@@ -38,12 +38,13 @@ def found(folder):
 
 
 def test_a_curve_for_each_encoder_and_lines_across_for_the_other_choices(folder):
-    rnn, bilstm = found(folder)
+    rnn, bilstm, both = found(folder)
     assert {rnn.facet, bilstm.facet} == {"rnn", "bilstm"} and rnn.key == "clipping.threshold" and rnn.log
     curve, *across = rnn.lines
     assert curve.label == "norm" and list(curve.xs) == [0.1, 1.0, 10.0, 100.0]
     assert all(low <= mean <= high for low, mean, high in zip(curve.low, curve.mean, curve.high, strict=True))
     assert {line.label for line in across} == {"agc", "none"} and all(len(line.xs) == 1 for line in across)
+    assert both.facet == "all" and {line.label for line in both.lines} == {"rnn · norm", "bilstm · norm"}
 
 
 def test_share_of_clipped_steps_goes_with_the_curve_only(folder):
@@ -61,8 +62,8 @@ def test_a_number_with_two_values_is_no_curve(tmp_path):
 
 def test_they_are_on_the_page(folder):
     page = render(folder)["html"].read_text()
-    section = page.partition("Response curves")[2].partition("Validation")[0]
-    assert section.count("<svg") == 4 and "nan" not in section
+    section = page.partition('<h2 id="responses">')[2].partition("</section>")[0]
+    assert section.count("<svg") == 5 and "nan" not in section
     # Each threshold is a decade apart on the axis.
     chart = section.partition("<svg")[2]
     at = [float(re.search(rf'x="([\d.]+)"[^>]*>{t}<', chart)[1]) for t in ("0.1", "1", "10", "100")]

@@ -22,7 +22,7 @@ from asr_lab.data.manifest import Utterance, read_manifest
 from asr_lab.data.measure import FLOOR_DB, Heard, clipped_runs, look_at_all
 from asr_lab.data.speech_rate import FEWEST, LIMIT, suspicion
 from asr_lab.data.stats import N_BARS, analyse, draw, histogram, spread
-from asr_lab.report.corpus_page import CLIP_S
+from asr_lab.report.clips import CLIP_S
 
 from .conftest import only_line
 

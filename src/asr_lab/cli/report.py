@@ -11,15 +11,30 @@ def add(app: typer.Typer) -> None:
 
 def report(
     experiment: str = typer.Argument(help="Name of an experiment under the outputs folder, or its folder."),
+    audio: int = typer.Option(
+        0, min=0, metavar="N", help="Put recordings of the N worst utterances into report.html, from the run's corpus."
+    ),
     outputs: Path = typer.Option(Path("outputs"), help="Where runs are kept."),
 ) -> None:
-    """Write report.md, report.html and results.csv beside the runs and print the table."""
+    """Write the report of an experiment beside its runs, from their files alone, and print the table.
+
+    report.html is one file that needs no network; report.md says the same without charts; results.csv has a row a cell;
+    table.tex, methods.tex and references.bib are for a paper. Also while cells still run.
+
+    asr-lab report smoke; asr-lab report outputs/smoke --audio 5
+    """
     from rich.console import Console
 
-    from asr_lab.report.render import render, table
+    from asr_lab.report.collect import collect
+    from asr_lab.report.main_table import main_table
+    from asr_lab.report.render import write
+    from asr_lab.report.summary import summarise
 
-    folder = Path(experiment) if Path(experiment).is_dir() else outputs / experiment
-    written = render(folder)
-    Console().print(table(folder))
+    folder = outputs / experiment
+    if not folder.is_dir() and Path(experiment).is_dir():
+        folder = Path(experiment)
+    summary = summarise(collect(folder))
+    written = write(summary, audio)
+    Console().print(main_table(summary))
     for path in written.values():
         print(path)

@@ -135,6 +135,22 @@ def read_record(file: Path, max_rows: int = 2**31, max_looks: int = 2**31) -> Re
     return record
 
 
+def read_steps(file: Path) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+    """(steps (N,), each of `STEP_COLUMNS` (N,)) of a record, without its close looks, which are most of the file.
+
+    Raises:
+        DataError: as `read_record`.
+    """
+    if not file.exists():
+        raise DataError(f"{file}: no record of gradients; train with gradients=record")
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            names, steps, values = list(saved["columns"]), saved["steps"], saved["values"]
+        return steps, {name: values[:, names.index(name)] for name in STEP_COLUMNS}
+    except Exception as error:
+        raise DataError(f"{file}: not a record of gradients ({error})") from error
+
+
 def _sample(arrays: dict[str, Any]) -> Sample:
     if "parameters" not in arrays:  # the first layout, which knew whole layers alone and the ratio of their norms
         arrays["moves"] = arrays["updates"]

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from asr_lab.errors import AsrLabError, nearest
+from asr_lab.hold import holder
 from asr_lab.report.records import (
     CONFIG,
     HYPS,
@@ -20,14 +22,16 @@ from asr_lab.report.records import (
     as_numbers,
     as_object,
     as_text,
+    read_config,
     read_curve,
     read_object,
     read_scores,
-    read_values,
+    values_of,
 )
 
 PLAN = "sweep.json"
 METRICS = "metrics.jsonl"
+CANCELLED = ".cancelled"
 SCORES = ("wer", "cer")
 PERPLEXITY = "ppl"  # the score of language models
 GAP = "gap"  # the score of toy landscapes
@@ -54,7 +58,8 @@ class Cell:
     digest: dict[str, str] = field(default_factory=dict)  # of each split's data
     finished: str = ""
     scores: Scores | None = None
-    curve: tuple[dict[str, float], ...] = ()  # rows of metrics.jsonl
+    curve: tuple[dict[str, float], ...] = ()  # rows of metrics.jsonl, also of a cell that did not finish
+    config: Mapping[str, Any] = field(default_factory=dict)  # nested; empty where config.yaml cannot be read
     damage: tuple[str, ...] = ()
 
     @property
@@ -107,7 +112,7 @@ def collect(folder: Path) -> Experiment:
     found = sorted(p.parent.name for p in folder.glob(f"*/{RESULT}") if p.parent.name not in planned)
     cells = [_read_cell(folder / name, entry) for name, entry in planned.items()]
     cells += [_read_cell(folder / name, None, planned=not planned) for name in found]
-    cells = with_all_factors(folder, cells)
+    cells = with_all_factors(cells)
     experiment = Experiment(
         folder=folder,
         name=str(plan.get("experiment") or folder.resolve().name),
@@ -122,13 +127,13 @@ def collect(folder: Path) -> Experiment:
     return experiment
 
 
-def with_all_factors(folder: Path, cells: list[Cell]) -> list[Cell]:
+def with_all_factors(cells: list[Cell]) -> list[Cell]:
     """A value that some cells override (`clipping.threshold`) is a factor of all whose configuration has it.
 
     A cell that never started has no configuration: its value is that of another seed.
     """
     overridden = {k for c in cells for k in c.factors if "." in k}
-    found = [read_values(folder / c.name / CONFIG, overridden - c.factors.keys()) for c in cells]
+    found = [values_of(c.config, overridden - c.factors.keys()) for c in cells]
     choices = [frozenset((k, v) for k, v in c.factors.items() if k != "seed") for c in cells]
     known = {chosen: values for chosen, values in zip(choices, found, strict=True) if values}
     return [
@@ -154,7 +159,7 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
     if damage:
         return Cell(folder.name, "damaged", damage[0], planned, own, damage=tuple(damage))
 
-    status, reason = str(result.get("status")), str(result.get("reason") or "")
+    status, reason = _status(folder, result)
     expected, fingerprint = str(entry.get("fingerprint") or ""), str(result.get("fingerprint") or "")
     if status not in STATUSES:
         status, reason = "damaged", f"{RESULT} has no known status ('{status}')"
@@ -164,7 +169,8 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
     scores, curve = None, []
     if status == "done":
         scores = read_scores(folder / HYPS, damage) if score in SCORES else None
-        curve = read_curve(folder / METRICS, damage)
+    if status == "done" or (folder / METRICS).exists():  # of another one a torn line is what one expects
+        curve = read_curve(folder / METRICS, damage if status == "done" else [])
     metrics = as_numbers(result.get("metrics"))
     if status == "done" and scores is None and not math.isfinite(metrics.get(f"test/{score}", math.nan)):
         status, reason = "damaged", f"{RESULT} says done, but there is no usable test/{score} and no {HYPS}"
@@ -191,8 +197,20 @@ def _read_cell(folder: Path, entry: Mapping | None, planned: bool = True) -> Cel
         finished=str(result.get("finished") or ""),
         scores=scores,
         curve=tuple(curve),
+        config=read_config(folder / CONFIG),
         damage=tuple(damage),
     )
+
+
+def _status(folder: Path, result: Mapping) -> tuple[str, str]:
+    """(status, reason) by the run's files: one that says it runs, and whose process is gone, was preempted."""
+    status, reason = str(result.get("status")), str(result.get("reason") or "")
+    if status == "running" and not ((who := holder(folder)) and who.is_alive):
+        return "preempted", f"its process is gone{f' from {who.host}' if who else ''}"
+    if status in ("planned", "preempted", "interrupted") and (folder / CANCELLED).exists():
+        said, _, _ = (folder / CANCELLED).read_text(encoding="utf-8", errors="replace").strip().partition("\n")
+        return "cancelled", said or reason
+    return status, reason
 
 
 def _receptive_field(seconds: object) -> dict[str, float]:

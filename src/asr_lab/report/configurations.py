@@ -54,7 +54,8 @@ class Configuration:
     cer: Interval
     delta: Interval  # the score minus that of the best configuration; nan where the two cannot be compared
     best: bool
-    tied: bool  # with the best
+    tied: bool  # with the best, all configurations taken together
+    p: float  # of being as good as the best, corrected for all of them; nan where it is not compared
     columns: dict[str, Spread]  # keys of COLUMNS, and "val": the score on the validation set
 
     @property
@@ -174,7 +175,7 @@ def configurations(experiment: Experiment, n_resamples: int, level: float, seed:
             for i, found in zip(same, _compare([rows[i] for i in same], kind, **options), strict=False):
                 rows[i] = replace(rows[i], **{kind: found.rate})
                 if kind == score and number == 0:  # the most common test set names the best; others are only shown
-                    rows[i] = replace(rows[i], delta=found.delta, best=found.best, tied=found.tied)
+                    rows[i] = replace(rows[i], delta=found.delta, best=found.best, tied=found.tied, p=found.p_adjusted)
     return sorted(rows, key=lambda r: (not r.done, math.isnan(r.rate.value), r.rate.value))
 
 
@@ -200,16 +201,41 @@ def _plain(factors: dict[str, str], group: list[Cell], score: str) -> Configurat
         delta=_NONE,
         best=False,
         tied=False,
+        p=math.nan,
         columns={"val": _spread(_best_val(c, score) for c in done), **spreads},
     )
 
 
 def _key(cell: Cell) -> tuple:
-    """Equal for cells scored on the same test set: same data, same utterances, same references."""
+    """Equal for cells scored on the same test set: same data, same utterances, same references (which another
+    normaliser changes)."""
     s = cell.scores
     if s is None:
         return ()
-    return cell.digest.get("test"), s.ids, s.words.tobytes(), None if s.chars is None else s.chars.tobytes()
+    return cell.digest.get("test"), s.ids, s.refs, s.words.tobytes(), None if s.chars is None else s.chars.tobytes()
+
+
+def apart(cell: Cell, from_set: ScoredSet) -> str:
+    """Why a finished cell was not scored on the same test set as those of `from_set`; "" when it was."""
+    mine, theirs = cell.scores, from_set.cell.scores
+    if mine is None or theirs is None:
+        return "its counts per utterance are missing"
+    if _key(cell) == from_set.key:
+        return ""
+    normalizers = [c.factors.get("data/normalizer") for c in (cell, from_set.cell)]
+    if mine.ids != theirs.ids:
+        shared = len({*mine.ids} & {*theirs.ids})
+        return (
+            f"another test set ({len(mine.ids)} utterances, {shared} of them among the {len(theirs.ids)} of the others)"
+        )
+    if mine.refs != theirs.refs:
+        named = f" (data/normalizer {normalizers[0]} and {normalizers[1]})" if normalizers[0] != normalizers[1] else ""
+        return f"the same utterances with other reference texts, as another normaliser makes them{named}"
+    return (
+        "the same utterances of other test data"
+        if cell.digest.get("test") != from_set.cell.digest.get("test")
+        else ("the same utterances with other counts of words or characters")
+    )
 
 
 def _blocks(cell: Cell) -> tuple[tuple[str, ...] | None, str]:

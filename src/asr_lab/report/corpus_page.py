@@ -1,24 +1,18 @@
 """The page of `asr-lab data stats --page`: one self-contained file with charts, tables, and recordings to hear."""
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from asr_lab import __version__
-from asr_lab.data import audio
 from asr_lab.data.manifest import Utterance
-from asr_lab.errors import DataError
 from asr_lab.files import write_text
+from asr_lab.report.clips import CLIPS_BYTES, clip
 from asr_lab.report.corpus_table import headline, printable, rows
 from asr_lab.report.svg_counts import histogram
 
-CLIP_S = 10.0  # of a longer recording, so much is played
-CLIPS_BYTES = 3_500_000  # of all clips together, as text in the page
 LISTED = 100  # rows of a table
 # Statistic: axis, and what the chart is of.
 CHARTS = {
@@ -68,32 +62,6 @@ def write_page(path: Path, answer: dict[str, Any], utterances: Mapping[str, Utte
         version=__version__,
     )
     return write_text(path, printable(page))
-
-
-def clip(u: Utterance, channel: int | str, room: int) -> tuple[str | None, float]:
-    """(data URI of FLAC, its seconds) of the beginning of a recording, in at most `room` bytes before base64.
-
-    None when the recording can no longer be read.
-    """
-    try:
-        samples, rate = audio.read(
-            u.audio, u.member, u.offset or 0.0, min(u.duration, CLIP_S), channel if u.channel is None else u.channel
-        )
-    except DataError:
-        return None, 0.0
-    encoded = _flac(samples, rate)
-    while len(encoded) > room:
-        samples = samples[: int(len(samples) * room / len(encoded) * 0.95)]
-        encoded = _flac(samples, rate)
-    return f"data:audio/flac;base64,{base64.b64encode(encoded).decode()}", len(samples) / rate
-
-
-def _flac(samples: np.ndarray, rate: int) -> bytes:
-    import soundfile
-
-    encoded = io.BytesIO()
-    soundfile.write(encoded, samples, rate, format="FLAC", subtype="PCM_16")
-    return encoded.getvalue()
 
 
 def _chart(bars: Mapping[str, Any], axis: str, title: str) -> dict[str, str]:

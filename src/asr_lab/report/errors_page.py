@@ -12,7 +12,7 @@ from asr_lab.report.alignment import Aligned, worst_first
 from asr_lab.report.confusion import Confusion
 from asr_lab.report.corpus_table import printable
 from asr_lab.report.errors_table import confused, headline, sections, shown, summary
-from asr_lab.report.svg import bar_chart
+from asr_lab.report.svg_bars import bar_chart
 from asr_lab.report.svg_counts import heat_map
 
 WORST = 40

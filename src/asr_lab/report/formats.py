@@ -26,6 +26,16 @@ def between(interval: Interval, signed: bool = False) -> str:
     return f"{percent(interval.low, signed)} to {percent(interval.high, signed)}"
 
 
+def p_value(p: float) -> str:
+    """`0.034`, `< 0.001`; a dash where there is no test."""
+    return NOTHING if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.995 else "1"
+
+
+def enough(n: float) -> str:
+    """`1,234`, or `no number is enough`."""
+    return f"{n:,.0f}" if n < 1e6 else "no number is enough"
+
+
 def seconds(value: float) -> str:
     """`45 s`, `12.5 min`, `3.4 h`."""
     if not math.isfinite(value):

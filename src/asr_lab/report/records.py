@@ -49,17 +49,20 @@ def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     return (value, []) if isinstance(value, dict) else ({}, [f"{path.name}: not a JSON object"])
 
 
-def read_values(path: Path, keys: set[str]) -> dict[str, str]:
-    """Values of a configuration by dotted keys, those that it has; none where it cannot be read."""
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's configuration, nested; nothing where it cannot be read: older runs and torn files have no say."""
     import yaml
 
-    if not keys:
-        return {}
     try:
         # The parser in C, where there is one: an experiment has hundreds of these files.
         config = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
+    return config if isinstance(config, dict) else {}
+
+
+def values_of(config: Mapping[str, Any], keys: set[str]) -> dict[str, str]:
+    """Values of a configuration by dotted keys, those that it has."""
     return {key: as_text(value) for key in sorted(keys) if (value := _at(config, key.split("."))) is not _ABSENT}
 
 
