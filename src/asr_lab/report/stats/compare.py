@@ -99,13 +99,20 @@ def tied_with_best(levels: Levels) -> Array:
     largest of all standardised differences among those left is larger than resampled ones are, the worst one leaves.
     A p value is the largest of the tests up to leaving. Whatever is truly best stays, all of it together, with a
     probability of 95 %: that the best was picked by looking and how many configurations there were is accounted for.
+
+    A standardised difference is t with degrees of freedom of its own, few where few seeds differ much. Each is taken to
+    the normal scale by its own t distribution and held against resampled normal ones (as Hasler & Hothorn, Biometrical
+    Journal 2008, do for contrasts of unequal variances), so that one unstable configuration does not hide the
+    differences between all others. No p is below that of the one test against the best, which keeps its level with two
+    seeds, where Satterthwaite's degrees of freedom do not (measured: 4 and 8 %).
     """
     k, best = len(levels.values), int(levels.values.argmin())
     p = np.full(k, np.nan)
     if levels.n < 2:
         return p
-    errors = np.maximum(levels.standard_errors(), 1e-12)
-    t = (levels.values[:, None] - levels.values) / errors
+    errors, df = levels.standard_errors()
+    errors = np.maximum(errors, 1e-12)
+    t = _as_normal((levels.values[:, None] - levels.values) / errors, df)
     left, leaving, observed = list(range(k)), [], []
     while len(left) > 1:
         worst = t[np.ix_(left, left)].max(1)
@@ -119,7 +126,15 @@ def tied_with_best(levels: Levels) -> Array:
         away = np.abs(levels.away(i, back, n_resamples)) / errors[i, back][:, None]
         largest = np.fmax(largest, np.fmax.reduce(away))
         back.append(i)
-        p[i] = (1 + np.count_nonzero(largest >= most * (1 - 1e-9))) / (1 + n_resamples)
+        alone = p_value(float(levels.values[i] - levels.values[best]), levels.difference(i, best))
+        p[i] = max(alone, (1 + np.count_nonzero(largest >= most * (1 - 1e-9))) / (1 + n_resamples))
     p[leaving] = np.maximum.accumulate(p[leaving]) if leaving else p[leaving]
     p[best] = 1.0
     return p
+
+
+def _as_normal(t: Array, df: Array) -> Array:
+    """The normal deviate that is as far out as `t` is with `df` degrees of freedom."""
+    from scipy.special import ndtri, stdtr
+
+    return np.where(np.isfinite(df), np.sign(t) * -ndtri(np.maximum(stdtr(df, -np.abs(t)), 1e-300)), t)
