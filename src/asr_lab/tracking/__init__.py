@@ -33,7 +33,7 @@ class End(NamedTuple):
 
 
 class Copy(Protocol):
-    """A place that a run's files are copied to. Any of these may raise anything, or never come back."""
+    """A place that a run's files are copied to. All but `abandon` may raise anything, or never come back."""
 
     def open(self) -> int:
         """Start, or go on. Returns the first step that is missing there."""

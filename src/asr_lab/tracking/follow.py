@@ -37,7 +37,14 @@ class Follow:
         self.rows, self.looks = Rows(run.metrics_file), Looks(run.folder / "gradients.npz")
         self.alerted: set[str] = set(state["alerted"] or [])
         self.reason = ""  # why the copy is left out from now on
+        self.first_step, self.n_sent = 0, 0  # of the rows that this client was given
         self._is_open, self._left = False, TRIES
+
+    def open(self) -> None:
+        """Start the copy's client. Raises whatever it raises."""
+        self.first_step = self.copy.open()
+        self.rows.rewind(self.first_step)
+        self._is_open, self.n_sent = True, 0
 
     def update(self, is_over: bool = False) -> None:
         """What is new; `is_over`: the last step too."""
@@ -60,12 +67,13 @@ class Follow:
 
         self._guarded(finish)
         reason = self.reason or (missing or ["nothing has arrived"])[0]
-        self.state.write(complete=not reason, missing=reason or None)
+        self.state.write(complete=not reason, missing=reason or None, status=status)
 
     def _update(self, is_over: bool) -> None:
         for step, values in self.rows.new(is_over):
             gradients = self.looks.until(step) if any(k.startswith("val/") for k in values) else {}
             self.copy.log(step, values, gradients)
+            self.n_sent += 1
         for row in findings(self.run.folder):
             kind = str(row.get("kind"))
             self._alert(kind, f"{kind.replace('_', ' ')} at step {row.get('step')}", str(row.get("text")), False)
@@ -84,8 +92,7 @@ class Follow:
         while not self.reason:
             try:
                 if not self._is_open:
-                    self.rows.rewind(self.copy.open())
-                    self._is_open = True
+                    self.open()
                 work()
                 return
             except Exception as error:  # clients raise many kinds
@@ -95,13 +102,7 @@ class Follow:
                     log.warning("%s: left out (%s); the run's own files go on, `asr-lab wandb sync` completes the copy",
                                 self.state.kind, self.reason)  # fmt: skip
                 self._is_open = False
-                self._abandon()
-
-    def _abandon(self) -> None:
-        try:
-            self.copy.abandon()
-        except Exception as error:
-            log.info("%s", one_line(error))
+                self.copy.abandon()
 
 
 class Parent:
@@ -150,10 +151,14 @@ def main(kind: str, folder: str, options: dict[str, Any]) -> None:
 
 
 def copy_of(kind: str, run: Run, state: State, options: dict[str, Any]) -> Copy:
+    is_told, pid = options.pop("is_told"), os.getppid()
+    if kind == "trackio":
+        from asr_lab.tracking.trackio_copy import TrackioCopy
+
+        return TrackioCopy(run, state, options["project"])
     from asr_lab.tracking.wandb_copy import WandbCopy
 
-    is_told = options.pop("is_told", False)
-    pid = os.getppid()
+    # A training that listens saves, and ends as preempted.
     return WandbCopy(run, state, **options, stop=(lambda: os.kill(pid, signal.SIGTERM)) if is_told else None)
 
 

@@ -1,5 +1,6 @@
 """A copy of a run at Weights & Biases, made from the run's files."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class WandbCopy:
 
     Args:
         stop: called when someone stops the run in the service's page.
-        retry_offline: False raises instead of writing offline.
+        is_live: the run is being trained by this process's parent; otherwise nothing is written offline.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class WandbCopy:
         init_timeout_s: float,
         finish_timeout_s: float,
         stop: Callable[[], None] | None = None,
-        retry_offline: bool = True,
+        is_live: bool = True,
     ):
         self.run, self.state, self.project, self.artifacts = run, state, project, artifacts
         self.offline = offline or os.environ.get("WANDB_MODE") in ("offline", "dryrun")
         self.init_timeout_s, self.finish_timeout_s = init_timeout_s, finish_timeout_s
-        self.stop, self.retry_offline = stop, retry_offline
+        self.stop, self.is_live = stop, is_live
         self._client: Any = None
         self._step = 0  # of the last row
 
@@ -56,7 +57,7 @@ class WandbCopy:
             try:
                 return self._open(offline=False)
             except Exception as error:  # the client raises many kinds
-                if not self.retry_offline:
+                if not self.is_live:
                     raise
                 log.warning("W&B: not reachable (%s); logging offline, upload later with `asr-lab wandb sync %s`",
                             one_line(error), self.run.config["experiment"])  # fmt: skip
@@ -65,6 +66,7 @@ class WandbCopy:
         return self._open(offline=True)
 
     def _open(self, offline: bool) -> int:
+        os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
         mode = "offline" if offline else "online"
@@ -76,6 +78,7 @@ class WandbCopy:
             silent=True,
             console="off",  # train.log is the run's
             x_stats_pid=os.getppid(),  # the training's use of the machine, not this process's
+            x_disable_stats=not self.is_live,
             **more,
         )
         run, factors = self.run, self.run.factors
@@ -122,9 +125,10 @@ class WandbCopy:
         if end.utterances:
             client.log({"samples": _table(end), AXIS: self._step}, step=self._step)
         client.summary.update(summary_of(end.result))
-        if end.status in ("preempted", "running"):  # it goes on under the same id
+        goes_on = end.status in ("preempted", "running")
+        missing = "offline" if self.offline else f"the run is {end.status}" if goes_on else ""
+        if goes_on:  # under the same id
             client.mark_preempting()
-        missing = "offline" if self.offline else "" if end.status == "done" else f"the run is {end.status}"
         if end.status == "done" and self.artifacts and not self.offline:
             try:
                 lineage(client, self.run, end.result)
@@ -134,10 +138,18 @@ class WandbCopy:
         return missing
 
     def abandon(self) -> None:
+        import psutil
         import wandb
 
         self._client = None
-        wandb.teardown()
+        # Asked to end, the client's service would first try for minutes to send what it has.
+        for child in psutil.Process().children():
+            if child.name().startswith("wandb-core"):
+                for process in [*child.children(recursive=True), child]:
+                    process.kill()
+                child.wait(5)
+        with contextlib.suppress(Exception):  # it misses its service
+            wandb.teardown()
 
 
 def _table(end: End) -> Any:
