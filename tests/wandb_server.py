@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import yaml
+
 ENTITY = "someone"
 KEY = "x" * 40
 # What the service does instead of answering: "500", "hang" (accepts and never answers), "disconnect", "slow" (0.5 s).
@@ -256,12 +258,38 @@ class Service:
         self.run(run).used.append(artifact)
         return {"useArtifact": {"artifact": {"id": artifact, "digest": "", "description": "", "state": "COMMITTED"}}}
 
+    def _GetDefaultEntity(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
+        return {"viewer": {"id": "VXNlcjox", "entity": ENTITY}}
+
     def _UpsertSweep(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
         name = f"sweep{len(self.sweeps)}"
-        self.sweeps[name] = v
+        self.sweeps[name] = v | {"config": v["config"], "given": []}
         project = {"id": "p", "name": v.get("projectName"), "entity": {"id": "e", "name": ENTITY}}
         sweep = {"id": name, "name": name, "method": "grid", "state": "RUNNING", "project": project}
         return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+
+    def _SweepWithRuns(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
+        sweep = {"id": v["sweep"], "name": v["sweep"], "config": self.sweeps[v["sweep"]]["config"], "state": "RUNNING"}
+        return {"project": {"sweep": sweep | {"runs": {"edges": []}, "controller": None, "scheduler": None}}}
+
+    def _CreateAgent(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
+        return {"createAgent": {"agent": {"id": v["sweep"]}}}
+
+    def _Heartbeat(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
+        """The first cell of the sweep's grid to the first agent, and then no more."""
+        sweep, commands = self.sweeps[v["id"]], []
+        config = yaml.safe_load(sweep["config"])
+        if not sweep["given"]:
+            args = {key: {"value": axis["values"][0]} for key, axis in config["parameters"].items()}
+            sweep["given"].append(args)
+            commands = [{"type": "run", "run_id": "agentrun", "program": config["program"], "args": args}]
+        elif not json.loads(v["runState"]):
+            commands = [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}}
+
+    def _UpsertView2(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(v)
+        return {"upsertView": {"view": {"id": "dmlldw==", "name": v.get("name") or "nw-1-v"}, "inserted": True}}
 
 
 class _Http(ThreadingHTTPServer):

@@ -12,8 +12,9 @@ INIT = typer.Option(30.0, min=0.1, help="Seconds for the service to answer.")
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Weights & Biases: send, summarise, sweep and show an experiment.")
-    for command in (sync,):
+    for command in (sync, summary, workspace):
         group.command()(command)
+    group.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sweep)
     app.add_typer(group, name="wandb")
 
 
@@ -49,3 +50,65 @@ def sync(
     left = [item for item in done if item.did == "not complete"]
     if left:
         raise RunError(f"{len(left)} of {len(done)} runs are not complete at W&B ({left[0].how}); run it again")
+
+
+def summary(
+    experiment: str = EXPERIMENT,
+    project: str | None = PROJECT,
+    init_timeout_s: float = INIT,
+    finish_timeout_s: float = typer.Option(120.0, min=1, help="Seconds for the uploads."),
+    outputs: Path = OUTPUTS,
+) -> None:
+    """Write the report and send it with the leaderboard: a run of the job type `summary` in the experiment's group.
+
+    asr-lab wandb summary encoder_x_clipping
+    """
+    from asr_lab.tracking.summary import send_summary
+    from asr_lab.tracking.sync import experiment_folder, project_in
+
+    folder = experiment_folder(experiment, outputs)
+    print(send_summary(folder, project or project_in(folder), init_timeout_s, finish_timeout_s))
+
+
+def sweep(
+    ctx: typer.Context,
+    experiment: str = typer.Argument(help="Name of a YAML in experiments/ (yours or a packaged one), or its path."),
+    method: str = typer.Option("grid", help="grid, random or bayes."),
+    product: bool = typer.Option(False, "--product", help="Multiply the axes even if the experiment leaves cells out."),
+    create: bool = typer.Option(False, "--create", help="Register the sweep and print how to start an agent."),
+    project: str = typer.Option("asr_lab", help="Project at W&B, for --create."),
+) -> None:
+    """Print an experiment's grid as a sweep of W&B, whose agents run `asr-lab train`; further arguments are overrides.
+
+    asr-lab wandb sweep encoder_x_clipping > sweep.yaml && wandb sweep sweep.yaml
+
+    asr-lab wandb sweep encoder_x_clipping --create
+    """
+    import yaml
+
+    from asr_lab.cli.sweep import location
+    from asr_lab.sweep.wandb_sweep import sweep_config
+
+    config = sweep_config(location(experiment), ctx.args, method, product)
+    if not create:
+        print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
+        return
+    from asr_lab.tracking.sync import register_sweep
+
+    print(f"wandb agent {register_sweep(config, project)}")
+
+
+def workspace(
+    experiment: str = EXPERIMENT,
+    project: str | None = PROJECT,
+    outputs: Path = OUTPUTS,
+) -> None:
+    """Save a view of the experiment in the project's workspace: its runs, curves, costs and tables. Prints its address.
+
+    Needs the extra `wandb-workspaces`.
+    """
+    from asr_lab.tracking.sync import experiment_folder, project_in
+    from asr_lab.tracking.workspace import save_workspace
+
+    folder = experiment_folder(experiment, outputs)
+    print(save_workspace(folder, project or project_in(folder)))

@@ -8,21 +8,27 @@ from asr_lab.files import write_json
 
 
 class State:
-    """`<kind>.json` in a run's folder: its id, project and address there, and `complete`, whether all has arrived."""
+    """`<kind>.json` in a run's folder: its id, project and address there, and `complete`, whether all has arrived.
 
-    def __init__(self, folder: Path, kind: str):
-        self.kind, self.path = kind, Path(folder) / f"{kind}.json"
+    With `is_kept` false nothing is read or written: a copy that is none of the run's own.
+    """
+
+    def __init__(self, folder: Path, kind: str, is_kept: bool = True):
+        self.kind, self.path, self.is_kept = kind, Path(folder) / f"{kind}.json", is_kept
+        self.values: dict[str, Any] = {}
         try:
-            self.values: dict[str, Any] = json.loads(self.path.read_text())
+            if is_kept:
+                self.values = json.loads(self.path.read_text())
         except (OSError, ValueError):  # no copy yet; a broken file knows nothing
-            self.values = {}
+            pass
 
     def __getitem__(self, key: str) -> Any:
         return self.values.get(key)
 
     def write(self, **values: Any) -> None:
         self.values |= values
-        write_json(self.path, self.values)
+        if self.is_kept:
+            write_json(self.path, self.values)
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,35 @@ def project_of(run: Run) -> str | None:
     return logger.get("project") if target.startswith("asr_lab.tracking.wandb.") else None
 
 
+def project_in(folder: Path) -> str:
+    """The project that an experiment's runs were told of.
+
+    Raises:
+        RunError: there is none.
+    """
+    for path in sorted(folder.glob("*/result.json")):
+        if (run := _opened(path.parent)) and (project := project_of(run)):
+            return project
+    raise RunError(f"{folder}: no run was trained with logger=wandb or wandb_offline; give --project NAME")
+
+
+def register_sweep(config: dict[str, Any], project: str) -> str:
+    """`ENTITY/PROJECT/ID` of a new sweep.
+
+    Raises:
+        RunError: the service refuses it or does not answer.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    try:
+        with _within(60, f"W&B at {_address()} does not answer"), redirect_stdout(sys.stderr):
+            entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
+            return f"{entity}/{project}/{wandb.sweep(config, project=project, entity=entity)}"
+    except Exception as error:
+        raise RunError(f"W&B at {_address()}: the sweep was not registered ({one_line(error)})") from None
+
+
 def sync(folder: Path, project: str | None, artifacts: bool, limits: Limits) -> Iterator[Synced]:
     """All runs of an experiment's folder, one after the other. `project`: of those, too, that were not told of one.
 
@@ -93,6 +122,20 @@ def sync_run(run: Run, project: str, artifacts: bool, limits: Limits) -> Synced:
     with _within(limits.run_s, f"{run.folder}: W&B has not answered for {limits.run_s:g} s; what has arrived stays "
                                "there, the same command goes on"):  # fmt: skip
         return _sync_run(run, state, project, artifacts, limits)
+
+
+def tell_agent(run: Run) -> None:
+    """An agent of a W&B sweep was given a run that is done already: its rows and scores, under the agent's name for
+    it. What goes wrong is only said."""
+    if not {"WANDB_SWEEP_ID", "WANDB_RUN_ID"} <= os.environ.keys() or not (project := project_of(run)):
+        return
+    state = State(run.folder, "wandb", is_kept=False)
+    copy = WandbCopy(run, state, project, False, False, 60.0, 60.0, is_live=False)
+    follow = Follow(run, copy, state)
+    with _within(120, f"W&B at {_address()} does not answer"):
+        follow.end()
+    if not state["complete"]:
+        print(f"asr-lab: the sweep of W&B was not told ({state['missing']})", file=sys.stderr)
 
 
 def _sync_run(run: Run, state: State, project: str, artifacts: bool, limits: Limits) -> Synced:
