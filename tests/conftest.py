@@ -189,6 +189,19 @@ def trained(tmp_path, tones):
     return go
 
 
+@pytest.fixture
+def service(monkeypatch):
+    """The stand-in for the service of W&B, healthy; processes that a test starts find it."""
+    from .wandb_server import Service
+
+    with Service() as started:
+        for key in [k for k in os.environ if k.startswith("WANDB_")]:
+            monkeypatch.delenv(key)
+        for key, value in started.environment.items():
+            monkeypatch.setenv(key, value)
+        yield started
+
+
 def single_words(manifest: Path, folder: Path) -> Path:
     """Manifest of the tones' utterances of one word, written to `folder`."""
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]

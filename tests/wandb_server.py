@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 import yaml
 
 ENTITY = "someone"
@@ -395,3 +396,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         except OSError:  # the client has gone
             self.close_connection = True
+
+
+def steps_of(run) -> dict[int, dict[str, float]]:
+    """The rows of metrics.jsonl, those of a step as one"""
+    found: dict[int, dict[str, float]] = {}
+    for line in run.metrics_file.read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["step"], {}).update({k: v for k, v in row.items() if k != "seconds"})
+    return found
+
+
+def assert_same_rows(served, run) -> None:
+    """The service has every step of the run once, with all its values."""
+    ours = steps_of(run)
+    assert served.steps == list(ours)
+    for row in served.rows:
+        expected = {k: v for k, v in ours[row["_step"]].items() if k != "step"}
+        assert {k: row[k] for k in expected} == pytest.approx(expected)
+        assert row["trainer/global_step"] == row["_step"]
