@@ -81,7 +81,8 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
+        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false",
+                "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.3"}
 
     def run(self, name: str) -> ServedRun:
         return self.runs.setdefault(name, ServedRun(name))

@@ -26,6 +26,7 @@ TELL = "asr_lab: "  # how lines begin that the training passes on to its own log
 END = b"end"  # what the training says when its result is written
 TRIES = 3  # clients that may fail before the copy is left to a later sync
 SAMPLES = 20
+START_S = 30.0  # for imports, on a busy machine
 OVER = {"exploded": "Training exploded", "failed": "Training failed"}
 
 
@@ -106,11 +107,11 @@ class Follow:
 
 
 class Parent:
-    """The training's process: whether it has ended, or was killed."""
+    """The training's process: whether it has ended, or was killed. `limit_s` after that this process ends, too."""
 
-    def __init__(self, finish_timeout_s: float):
+    def __init__(self, limit_s: float):
         self.ended = threading.Event()
-        self._limit, self._pid = finish_timeout_s, os.getppid()
+        self._limit, self._pid = limit_s, os.getppid()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -139,8 +140,9 @@ def main(kind: str, folder: str, options: dict[str, Any]) -> None:
     log.addHandler(handler)
     log.setLevel(logging.WARNING)
     log.propagate = False
-    poll_s, finish_timeout_s = options.pop("poll_s"), options["finish_timeout_s"]
-    parent = Parent(finish_timeout_s)
+    poll_s = options.pop("poll_s")
+    # A short training ends before the client has started, online and perhaps once more offline.
+    parent = Parent(options["finish_timeout_s"] + 2 * options.get("init_timeout_s", 0.0) + START_S)
     run = Run.open(Path(folder))
     state = State(run.folder, kind)
     follow = Follow(run, copy_of(kind, run, state, options), state)

@@ -12,7 +12,7 @@ from asr_lab.report.render import render
 from asr_lab.report.summary import Summary, summarise
 from asr_lab.run import show_score
 from asr_lab.tracking.state import one_line
-from asr_lab.tracking.wandb_copy import artifact_name
+from asr_lab.tracking.wandb_copy import artifact_name, close_client
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ def send_summary(folder: Path, project: str, init_timeout_s: float, finish_timeo
         client.finish()
     except Exception as error:  # the client raises many kinds
         raise RunError(f"W&B: the summary was not sent ({one_line(error)}); run it again") from None
+    finally:
+        close_client()
     return url
 
 

@@ -17,7 +17,7 @@ from asr_lab.hold import holder
 from asr_lab.run import Run
 from asr_lab.tracking.follow import Follow
 from asr_lab.tracking.state import State, one_line
-from asr_lab.tracking.wandb_copy import WandbCopy, offline_folders
+from asr_lab.tracking.wandb_copy import WandbCopy, close_client, offline_folders
 
 
 class Limits(NamedTuple):
@@ -96,8 +96,12 @@ def sync(folder: Path, project: str | None, artifacts: bool, limits: Limits) -> 
             f"{folder}: none of {len(runs)} runs was trained with logger=wandb or wandb_offline; "
             "--project NAME sends them all the same"
         )
-    for run, where in wanted:
-        yield sync_run(run, where, artifacts, limits)
+    try:
+        for run, where in wanted:
+            yield sync_run(run, where, artifacts, limits)
+    finally:
+        if "wandb" in sys.modules:
+            close_client()
 
 
 def _opened(folder: Path) -> Run | None:

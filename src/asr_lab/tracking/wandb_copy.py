@@ -138,18 +138,23 @@ class WandbCopy:
         return missing
 
     def abandon(self) -> None:
-        import psutil
-        import wandb
-
         self._client = None
-        # Asked to end, the client's service would first try for minutes to send what it has.
-        for child in psutil.Process().children():
-            if child.name().startswith("wandb-core"):
-                for process in [*child.children(recursive=True), child]:
-                    process.kill()
-                child.wait(5)
-        with contextlib.suppress(Exception):  # it misses its service
-            wandb.teardown()
+        close_client(at_once=True)
+
+
+def close_client(at_once: bool = False) -> None:
+    """End the client's service, so that this process can start another, at another address; `at_once`: whatever it
+    still has to send. Asked to end, it would first try for minutes."""
+    import psutil
+    import wandb
+
+    for child in psutil.Process().children() if at_once else ():
+        if child.name().startswith("wandb-core"):
+            for process in [*child.children(recursive=True), child]:
+                process.kill()
+            child.wait(5)
+    with contextlib.suppress(Exception):  # it misses its service
+        wandb.teardown()
 
 
 def _table(end: End) -> Any:
