@@ -25,7 +25,9 @@ PATIENT = ("logger.wait_s=60", "logger.finish_timeout_s=60", "logger.poll_s=0.2"
 
 
 def test_wandb_online_has_what_its_users_expect(trained, service):
-    run, result = trained("encoder=bilstm", "logger=wandb", "trainer.log_every_n_steps=1", "gradients.every=2", *PATIENT)
+    run, result = trained(
+        "encoder=bilstm", "logger=wandb", "trainer.log_every_n_steps=1", "gradients.every=2", *PATIENT
+    )
     served = service.runs[run.fingerprint]
     assert_same_rows(served, run)
     assert {"groupName": "adhoc", "jobType": "bilstm", "displayName": "run", "project": "asr_lab"}.items() <= {
@@ -174,7 +176,9 @@ class TestFollow:
     @pytest.fixture
     def run(self, tones, tmp_path):
         run = make_run(tmp_path / "cell", tiny(tones, "encoder=bilstm"))
-        run.metrics_file.write_text("".join(json.dumps({"step": s, "epoch": 0, "seconds": 1.0}) + "\n" for s in range(6)))
+        run.metrics_file.write_text(
+            "".join(json.dumps({"step": s, "epoch": 0, "seconds": 1.0}) + "\n" for s in range(6))
+        )
         run.write_result(status="done")
         return run
 
@@ -207,7 +211,9 @@ class TestFollow:
         assert copy.rows == list(range(5)) and copy.end.status == "running"
 
     def test_findings_are_alerts_one_of_a_kind_even_after_a_resume(self, run):
-        rows = [{"kind": k, "step": s, "layer": f"l{s}", "text": "why"} for s, k in enumerate(["dead", "dead", "stalled"])]
+        rows = [
+            {"kind": k, "step": s, "layer": f"l{s}", "text": "why"} for s, k in enumerate(["dead", "dead", "stalled"])
+        ]
         (run.folder / "findings.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         copy = Recorded()
         self.follow(run, copy)
@@ -304,7 +310,7 @@ class TestSweep:
     def test_a_grid_that_is_no_product_is_refused(self, tmp_path):
         grid = "grid:\n  encoder: [lstm, gru]\n  seed: [1, 2]\n  exclude: [{encoder: gru, seed: 2}]\n"
         flags = self.write(tmp_path, grid)
-        with pytest.raises(ConfigError, match="its grid has 3 cells, but its axes multiply to 4; .*--product"):
+        with pytest.raises(ConfigError, match=r"its grid has 3 cells, but its axes multiply to 4; .*--product"):
             sweep_config(flags, [], "grid", False)
         assert len(sweep_config(flags, [], "grid", True)["parameters"]) == 2
         with pytest.raises(ConfigError, match="there is no 'grit'; choose from: grid, random, bayes"):

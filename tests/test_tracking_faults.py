@@ -1,4 +1,4 @@
-"""What happens to the service of W&B, to its client and to the training itself: nothing of it costs a training anything,
+"""What happens to the service of W&B, to its client and to the training itself: nothing costs a training anything,
 and `asr-lab wandb sync` completes what has not arrived."""
 
 import os
@@ -69,7 +69,9 @@ def alone(tones, tmp_path_factory):
     """The same training with nobody to tell."""
     from asr_lab.train import train
 
-    run = make_run(tmp_path_factory.mktemp("alone") / "cell", tiny(tones, "encoder=bilstm", "trainer.log_every_n_steps=1"))
+    run = make_run(
+        tmp_path_factory.mktemp("alone") / "cell", tiny(tones, "encoder=bilstm", "trainer.log_every_n_steps=1")
+    )
     train(run)
     return run
 
@@ -209,7 +211,7 @@ def test_a_preempted_run_goes_on_under_its_id(number, tones, service, alone, tmp
 
 
 def test_a_service_that_hangs_ends_a_sync_with_one_line(trained, service, tmp_path):
-    run, _ = trained(*SHORT, "logger=wandb_offline", name="adhoc/cell")
+    trained(*SHORT, "logger=wandb_offline", name="adhoc/cell")
     service.fault = "hang"
     command = [sys.executable, "-m", "asr_lab", "wandb", "sync", "adhoc", "--outputs", str(tmp_path)]
     start = time.monotonic()
@@ -245,4 +247,4 @@ def test_an_agent_of_a_sweep_trains_with_its_arguments(service, tones, tmp_path)
         assert served.summary["status"] == "done", done.stderr[-2000:]
         assert served.config["factors"]["value"]["clipping"] == "value" and served.config["seed"]["value"] == 3
         assert served.values["sweep"] == "sweep0"
-    assert len(list((tmp_path / "outputs" / "own").glob("*clipping=value,seed=3*/result.json"))) == 1
+    assert len(list((tmp_path / "outputs" / "own").glob("*/result.json"))) == 1

@@ -81,8 +81,12 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false",
-                "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.3"}
+        return {
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": KEY,
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.3",
+        }
 
     def run(self, name: str) -> ServedRun:
         return self.runs.setdefault(name, ServedRun(name))
@@ -98,7 +102,14 @@ class Service:
 
     def _Viewer(self, query: str, v: dict[str, Any]) -> dict[str, Any]:
         teams = {"edges": [{"node": {"name": ENTITY}}]}
-        viewer = {"id": "VXNlcjox", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": teams, "email": "a@b.c"}
+        viewer = {
+            "id": "VXNlcjox",
+            "entity": ENTITY,
+            "username": ENTITY,
+            "flags": "{}",
+            "teams": teams,
+            "email": "a@b.c",
+        }
         return {"viewer": viewer | {"name": ENTITY, "admin": False, "apiKeys": {"edges": []}}, "serverInfo": None}
 
     def _ServerFeaturesQuery(self, query: str, v: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _use_models(client: Any, summary: Summary) -> None:
             log.info("%s: its model is not there (%s)", cell.name, one_line(error))
 
 
-def leaderboard(summary: Summary) -> tuple[list[str], list[list[Any]]]:
+def leaderboard(summary: Summary) -> tuple[list[Any], list[Any]]:
     """(columns, a row for each configuration that has finished cells, the best first); rates in percent."""
     score = summary.score
     scale = 100.0 if score in ("wer", "cer") else 1.0

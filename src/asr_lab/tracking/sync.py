@@ -160,12 +160,16 @@ def _sync_run(run: Run, state: State, project: str, artifacts: bool, limits: Lim
         raise
     except Exception as error:
         copy.abandon()
-        raise RunError(f"W&B at {_address()} cannot be reached ({one_line(error)}); nothing is lost, run it again") from None
+        raise RunError(
+            f"W&B at {_address()} cannot be reached ({one_line(error)}); nothing is lost, run it again"
+        ) from None
     follow.end()
     how += [f"{run.metrics_file.name} from step {follow.first_step}" if follow.n_sent else "its result"]
     if state["complete"]:
         return Synced(run.name, "sent", ", ".join(how))
-    return Synced(run.name, "sent" if _is_unfinished(state) else "not complete", ", ".join([*how, str(state["missing"])]))
+    return Synced(
+        run.name, "sent" if _is_unfinished(state) else "not complete", ", ".join([*how, str(state["missing"])])
+    )
 
 
 def _is_unfinished(state: State) -> bool:

@@ -39,7 +39,9 @@ class TrackioCopy:
             auto_log_cpu=False,  # it would be this process's
             auto_log_gpu=False,
         )
-        last = trackio.SQLiteStorage.get_last_step(self.project, self._client.name, self._client.id)
+        from trackio.sqlite_storage import SQLiteStorage
+
+        last = SQLiteStorage.get_last_step(self.project, self._client.name, self._client.id)
         self.state.write(id=self._client.id, project=self.project, name=self._client.name, complete=False)
         return 0 if last is None else last + 1
 
@@ -57,7 +59,7 @@ class TrackioCopy:
         import trackio
 
         level = trackio.AlertLevel.ERROR if is_error else trackio.AlertLevel.WARN
-        trackio.alert(title=title, text=text, level=level, step=self._step)
+        trackio.alert(title=title, text=text, level=level)
 
     def finish(self, end: End) -> str:
         import trackio

@@ -115,9 +115,9 @@ class WandbCopy:
         self._step = step
 
     def alert(self, title: str, text: str, is_error: bool) -> None:
-        import wandb
+        from wandb.sdk.wandb_alerts import AlertLevel
 
-        level = wandb.AlertLevel.ERROR if is_error else wandb.AlertLevel.WARN
+        level = AlertLevel.ERROR if is_error else AlertLevel.WARN
         self._client.alert(title=title, text=text, level=level, wait_duration=0)
 
     def finish(self, end: End) -> str:
@@ -162,7 +162,9 @@ def _table(end: End) -> Any:
     import wandb
 
     first = end.utterances[0]
-    columns = [c for c in COLUMNS if c in first.row or (c == "audio" and any(u.audio for u in end.utterances))]
+    columns: list[Any] = [
+        c for c in COLUMNS if c in first.row or (c == "audio" and any(u.audio for u in end.utterances))
+    ]
     table = wandb.Table(columns=columns)
     for row, sound in end.utterances:
         audio = wandb.Audio(sound[0], sample_rate=sound[1]) if sound else None

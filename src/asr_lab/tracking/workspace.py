@@ -36,11 +36,12 @@ def view(entity: str, project: str, experiment: str, score: str, axes: list[str]
     """Sections: validation and training curves grouped by the swept factors, cost against score, clipping, tables."""
     from wandb_workspaces import workspaces as ws
     from wandb_workspaces.reports import v2 as panels
+    from wandb_workspaces.reports.v2.interface import ParallelCoordinatesPlotColumn as Column
 
     def line(title: str, *keys: str, **more: Any) -> Any:
         return panels.LinePlot(title=title, x=AXIS, y=list(keys), **more)
 
-    factors = [ws.Config(f"factors.{axis}") for axis in axes if axis != "seed"]
+    factors: list[Any] = [ws.Config(f"factors.{axis}") for axis in axes if axis != "seed"]
     test = panels.SummaryMetric(f"test/{score}")
     scores = [
         line(f"Validation {score}", f"val/{score}"),
@@ -50,8 +51,8 @@ def view(entity: str, project: str, experiment: str, score: str, axes: list[str]
         panels.ParallelCoordinatesPlot(
             title=f"Factors and test {score}",
             columns=[
-                *(panels.ParallelCoordinatesPlotColumn(panels.Config(f"factors.{axis}")) for axis in axes),
-                panels.ParallelCoordinatesPlotColumn(test),
+                *(Column(panels.Config(f"factors.{axis}")) for axis in axes),
+                Column(test),
             ],
         ),
     ]
