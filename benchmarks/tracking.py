@@ -65,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tones = write_tones(Path(folder), (96, 6, 6))
         for number in range(args.rounds):
-            for name in found:
+            for name, rounds in found.items():
                 logger, fault = CASES[name]
                 overrides = [f"logger={logger}", f"trainer.max_steps={args.steps}", "trainer.max_epochs=1000"]
                 overrides += ["trainer.check_val_every_n_epoch=5", "trainer.log_every_n_steps=5", "encoder.d_model=96"]
@@ -73,9 +73,9 @@ def main() -> None:
                     overrides += ["logger.init_timeout_s=5", "logger.finish_timeout_s=10"]
                 run = make_run(Path(folder) / f"{name}{number}", tiny(tones, "encoder=conformer", *overrides))
                 with Service(fault) as service:
-                    found[name].append(seconds(run.folder, service.environment))
+                    rounds.append(seconds(run.folder, service.environment))
                     service.fault = ""
-                print(f"round {number + 1} {name}: {found[name][-1]}", file=sys.stderr, flush=True)
+                print(f"round {number + 1} {name}: {rounds[-1]}", file=sys.stderr, flush=True)
     print(f"{'':16} ms a step (median)  over none   mean ms   s in all")
     for name, rounds in found.items():
         pairs = [b[0] / a[0] for a, b in zip(found["none"], rounds, strict=True)]

@@ -37,7 +37,8 @@ def sync(
     import json
 
     from asr_lab.errors import RunError
-    from asr_lab.tracking.sync import Limits, as_rows, experiment_folder, sync as all_of  # fmt: skip
+    from asr_lab.tracking.sync import Limits, as_rows, experiment_folder
+    from asr_lab.tracking.sync import sync as all_of
 
     folder = experiment_folder(experiment, outputs)
     done = []
