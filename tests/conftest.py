@@ -72,6 +72,7 @@ def _own_cache(tmp_path_factory):
     """Validation stamps of tests stay out of the user's cache; the synthetic corpus may stay where it was made."""
     os.environ["ASR_LAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["WANDB_SILENT"] = "true"
+    os.environ["TRACKIO_DIR"] = str(tmp_path_factory.mktemp("trackio"))
 
 
 @pytest.fixture(scope="session")

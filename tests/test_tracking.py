@@ -110,6 +110,36 @@ def test_sync_without_anything_of_wandb(tones, tmp_path, asr_lab):
     )
 
 
+@pytest.mark.slow
+def test_summary_and_workspace_of_an_experiment(trained, service, asr_lab, tmp_path):
+    pytest.importorskip("wandb_workspaces", reason="extra 'wandb-workspaces' is not installed")
+    for clipping in ("none", "norm"):
+        trained("encoder=bilstm", f"clipping={clipping}", "experiment=two", name=f"two/{clipping}")
+    where = ("--outputs", str(tmp_path), "--project", "p")
+    assert asr_lab("wandb", "sync", "two", *where, cwd=tmp_path).returncode == 0
+    done = asr_lab("wandb", "summary", "two", *where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{service.url}/someone/p/runs/summary-two\n"
+    served = service.runs["summary-two"]
+    assert (served.values["groupName"], served.values["jobType"]) == ("two", "summary")
+    assert served.summary["cells/done"] == 2 and served.summary["answer"].startswith("Best configuration")
+    tables = {
+        f: json.loads(a["files"][f]) for a in service.artifacts_of("run_table") for f in a["files"] if "table" in f
+    }
+    board = tables["leaderboard.table.json"]
+    rows = [dict(zip(board["columns"], row, strict=True)) for row in board["data"]]
+    assert len(rows) == 2 and {r["configuration"] for r in rows} == {"none", "norm"}
+    assert all(r["low"] <= r["test/wer"] <= r["high"] for r in rows) and rows[0]["mark"] == "best"
+    [report] = service.artifacts_of("report")
+    assert report["files"]["report.html"] == (tmp_path / "two" / "report.html").read_bytes()
+    models = {a["id"] for a in service.artifacts_of("model")}
+    assert len(models) == 2 and len(models & set(served.used)) == 1  # that of the best one
+    done = asr_lab("wandb", "workspace", "two", *where, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith(f"{service.url}/someone/p?nw="), done.stderr
+    [view] = service.views
+    assert view["displayName"] == "asr_lab two" and "factors.clipping" in view["spec"] and "test/wer" in view["spec"]
+
+
 class TestRows:
     """metrics.jsonl while it grows"""
 

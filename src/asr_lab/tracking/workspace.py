@@ -6,6 +6,7 @@ from typing import Any
 
 from asr_lab.errors import ConfigError, RunError
 from asr_lab.report.collect import collect
+from asr_lab.report.summary import summarise
 from asr_lab.tracking.state import one_line
 from asr_lab.tracking.wandb_copy import AXIS
 
@@ -23,16 +24,17 @@ def save_workspace(folder: Path, project: str) -> str:
         from wandb_workspaces import workspaces  # noqa: F401
     except ImportError:
         raise ConfigError("asr-lab wandb workspace: not installed; pip install 'asr-lab[wandb-workspaces]'") from None
-    experiment = collect(folder)
+    summary = summarise(collect(folder))
+    experiment = summary.experiment
     try:
         entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
-        saved = view(str(entity), project, experiment.name, experiment.score, list(experiment.axes)).save()
+        saved = view(str(entity), project, experiment.name, experiment.score, list(summary.swept)).save()
     except Exception as error:  # the client raises many kinds
         raise RunError(f"W&B: the workspace was not saved ({one_line(error)})") from None
     return str(saved.url)
 
 
-def view(entity: str, project: str, experiment: str, score: str, axes: list[str]) -> Any:
+def view(entity: str, project: str, experiment: str, score: str, swept: list[str]) -> Any:
     """Sections: validation and training curves grouped by the swept factors, cost against score, clipping, tables."""
     from wandb_workspaces import workspaces as ws
     from wandb_workspaces.reports import v2 as panels
@@ -41,7 +43,7 @@ def view(entity: str, project: str, experiment: str, score: str, axes: list[str]
     def line(title: str, *keys: str, **more: Any) -> Any:
         return panels.LinePlot(title=title, x=AXIS, y=list(keys), **more)
 
-    factors: list[Any] = [ws.Config(f"factors.{axis}") for axis in axes if axis != "seed"]
+    factors: list[Any] = [ws.Config(f"factors.{axis}") for axis in swept]
     test = panels.SummaryMetric(f"test/{score}")
     scores = [
         line(f"Validation {score}", f"val/{score}"),
@@ -51,7 +53,7 @@ def view(entity: str, project: str, experiment: str, score: str, axes: list[str]
         panels.ParallelCoordinatesPlot(
             title=f"Factors and test {score}",
             columns=[
-                *(Column(panels.Config(f"factors.{axis}")) for axis in axes),
+                *(Column(panels.Config(f"factors.{axis}")) for axis in swept),
                 Column(test),
             ],
         ),
