@@ -137,7 +137,9 @@ def test_summary_and_workspace_of_an_experiment(trained, service, asr_lab, tmp_p
     done = asr_lab("wandb", "workspace", "two", *where, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith(f"{service.url}/someone/p?nw="), done.stderr
     [view] = service.views
-    assert view["displayName"] == "asr_lab two" and "factors.clipping" in view["spec"] and "test/wer" in view["spec"]
+    assert (
+        view["displayName"] == "asr_lab two" and "factors.value.clipping" in view["spec"] and "test/wer" in view["spec"]
+    )
 
 
 class TestRows:

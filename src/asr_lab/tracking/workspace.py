@@ -43,7 +43,9 @@ def view(entity: str, project: str, experiment: str, score: str, swept: list[str
     def line(title: str, *keys: str, **more: Any) -> Any:
         return panels.LinePlot(title=title, x=AXIS, y=list(keys), **more)
 
-    factors: list[Any] = [ws.Config(f"factors.{axis}") for axis in swept]
+    # A choice stands among the factors; a value such as clipping.threshold in its place of the configuration.
+    keys = [axis if "." in axis else f"factors.{axis}" for axis in swept]
+    factors: list[Any] = [ws.Config(key) for key in keys]
     test = panels.SummaryMetric(f"test/{score}")
     scores = [
         line(f"Validation {score}", f"val/{score}"),
@@ -53,7 +55,7 @@ def view(entity: str, project: str, experiment: str, score: str, swept: list[str
         panels.ParallelCoordinatesPlot(
             title=f"Factors and test {score}",
             columns=[
-                *(Column(panels.Config(f"factors.{axis}")) for axis in swept),
+                *(Column(panels.Config(key)) for key in keys),
                 Column(test),
             ],
         ),
