@@ -57,13 +57,14 @@ class Follow:
         status = result.get("status", "running")
         # The last step of a killed run may lack values; it is taken again when the run goes on.
         is_over = status != "running"
-        shown = utterances(self.run, self.n_samples) if status == "done" else []
         missing: list[str] = []
 
         def finish() -> None:
             self._update(is_over)
             if status in OVER:
                 self._alert(status, OVER[status], str(result.get("reason") or ""), True)
+            # Here, for W&B watches what is imported, and that fails, too, when its client is dead.
+            shown = utterances(self.run, self.n_samples) if status == "done" else []
             missing[:] = [self.copy.finish(End(status, result, shown))]
 
         self._guarded(finish)

@@ -147,7 +147,9 @@ def close_client(at_once: bool = False) -> None:
     still has to send. Asked to end, it would first try for minutes."""
     import psutil
     import wandb
+    from wandb.sdk.lib.import_hooks import unregister_all_post_import_hooks
 
+    unregister_all_post_import_hooks()  # they would tell the old client of every import
     for child in psutil.Process().children() if at_once else ():
         if child.name().startswith("wandb-core"):
             for process in [*child.children(recursive=True), child]:
