@@ -72,6 +72,7 @@ def _own_cache(tmp_path_factory):
     """Validation stamps of tests stay out of the user's cache; the synthetic corpus may stay where it was made."""
     os.environ["ASR_LAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["WANDB_SILENT"] = "true"
+    os.environ["TRACKIO_DIR"] = str(tmp_path_factory.mktemp("trackio"))
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +188,19 @@ def trained(tmp_path, tones):
         return run, train(run)
 
     return go
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """The stand-in for the service of W&B, healthy; processes that a test starts find it."""
+    from .wandb_server import Service
+
+    with Service() as started:
+        for key in [k for k in os.environ if k.startswith("WANDB_")]:
+            monkeypatch.delenv(key)
+        for key, value in started.environment.items():
+            monkeypatch.setenv(key, value)
+        yield started
 
 
 def single_words(manifest: Path, folder: Path) -> Path:

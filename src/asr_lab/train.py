@@ -31,7 +31,7 @@ def train(run: Run) -> dict[str, Any]:
         AsrLabError: something a person can mend; the run's status is `failed` (or `exploded`).
     """
     if not is_main_process():  # another rank of a run that the first one holds and writes
-        return _train(run, time.monotonic())
+        return _train(run, time.monotonic(), [])
     with run.locked():
         if run.is_done():
             result = run.result()
@@ -44,8 +44,9 @@ def train(run: Run) -> dict[str, Any]:
         tell = ledger.of_run(run.folder)
         run.write_result(status="running", reason=None, started=now(), git=git_state(), code=code_digest())
         tell("running")
+        watchers: list[Any] = []  # loggers beside the run's own files
         try:
-            result = _train(run, start)
+            result = _train(run, start, watchers)
         except BaseException as error:
             error = _known(error, run)
             status, reason = _status(error, run), _reason(error)
@@ -54,6 +55,8 @@ def train(run: Run) -> dict[str, Any]:
             _try_to_write(run, status=status, reason=reason, finished=now())
             tell(status, reason)
             raise error
+        finally:  # the result is written
+            _close(watchers)
         tell(
             "done",
             metric=run.score,
@@ -63,13 +66,23 @@ def train(run: Run) -> dict[str, Any]:
         return result
 
 
-def _train(run: Run, start: float) -> dict[str, Any]:
+def _close(watchers: list[Any]) -> None:
+    """None of them may end a training."""
+    for watcher in watchers:
+        try:
+            if hasattr(watcher, "close"):
+                watcher.close()
+        except Exception as error:
+            log.warning("%s: not closed properly (%s)", type(watcher).__name__, " ".join(str(error).split())[:200])
+
+
+def _train(run: Run, start: float, watchers: list[Any]) -> dict[str, Any]:
     config = run.config
     _set_up(config)
     from asr_lab.build import make
     from asr_lab.callbacks.checkpoint import place_of, scored_weights, settle
     from asr_lab.callbacks.meter import Meter
-    from asr_lab.tracking import RunInfo, wandb
+    from asr_lab.tracking import RunInfo
     from asr_lab.tracking.jsonl import JsonlLogger
 
     parts = _built(run)
@@ -79,7 +92,7 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     resume = run.last_checkpoint if run.last_checkpoint.exists() else None
     resume_step, place = place_of(resume) if resume else (0, None)
     info = RunInfo(run.fingerprint, run.name, config["experiment"], run.factors, config, run.folder)
-    watchers = make(config, "logger")(run=info) if is_main else []
+    watchers += make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
     callbacks, best = make_callbacks(run, meter, parts.task.averaging)
@@ -91,32 +104,25 @@ def _train(run: Run, start: float) -> dict[str, Any]:
     )
     rank, world = trainer.global_rank, trainer.world_size
     loaders = {s: parts.data.loader(s, rank, world) for s in ("train", "val", "test")}
-    failed = True
-    try:
-        if place:
-            log.info("going on from step %d", resume_step)
-            # Lightning would, but not after a schedule has asked for the number of steps.
-            loaders["train"].load_state_dict(place)
-        trainer.fit(parts.task, loaders["train"], loaders["val"], ckpt_path=resume, weights_only=False)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        # Read now: scoring restores callbacks and counts of the best checkpoint.
-        training = {
-            "seconds": {"train": round(meter.train_seconds, 3), "data": round(meter.data_seconds, 3)},
-            f"{parts.task.unit}_per_second": round(meter.amount_per_second, 2),
-            "steps": trainer.global_step,
-            "epochs": trainer.current_epoch,
-        }
-        counts = parts.task.counts
-        if run.kind == "toy":  # its best by the exact objective would hide what a step has ruined
-            trainer.save_checkpoint(run.best_checkpoint)
-        settle(trainer, parts.task, loaders["val"], best, run.best_checkpoint)
-        metrics, rows = score_best(run, parts, trainer, loaders)
-        if trainer.is_global_zero:
-            wandb.log_samples(watchers, rows["test"])
-        failed = False
-    finally:
-        wandb.finish(watchers, {} if failed else metrics, failed)
+    if place:
+        log.info("going on from step %d", resume_step)
+        # Lightning would, but not after a schedule has asked for the number of steps.
+        loaders["train"].load_state_dict(place)
+    trainer.fit(parts.task, loaders["train"], loaders["val"], ckpt_path=resume, weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    # Read now: scoring restores callbacks and counts of the best checkpoint.
+    training = {
+        "seconds": {"train": round(meter.train_seconds, 3), "data": round(meter.data_seconds, 3)},
+        f"{parts.task.unit}_per_second": round(meter.amount_per_second, 2),
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+    }
+    counts = parts.task.counts
+    if run.kind == "toy":  # its best by the exact objective would hide what a step has ruined
+        trainer.save_checkpoint(run.best_checkpoint)
+    settle(trainer, parts.task, loaders["val"], best, run.best_checkpoint)
+    metrics, _ = score_best(run, parts, trainer, loaders)
     counted = {"train/clipped": counts["clipped"] / max(1, counts["steps"]), "train/nonfinite": counts["nonfinite"]}
     training["seconds"]["total"] = round(time.monotonic() - start, 3)
     result = {

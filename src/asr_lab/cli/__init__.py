@@ -61,11 +61,12 @@ def main() -> None:
         sweep,
         train,
         transcribe,
+        wandb,
     )
 
     sweeps = (train, sweep, plan, doctor, status, logs, cancel, rerun)
     runs = (report, compare, evaluate, errors, align, transcribe, export, inspect)
-    for module in (*sweeps, *runs, gradients, forensics, clip_advice, lr_find, data, lm):
+    for module in (*sweeps, *runs, gradients, forensics, clip_advice, lr_find, data, lm, wandb):
         module.add(app)
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:

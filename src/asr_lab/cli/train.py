@@ -90,6 +90,10 @@ def _run(cfg) -> float | None:
 
     hydra_cfg: Any = HydraConfig.get()
     run = frozen(cfg, hydra_cfg, Path(hydra_cfg.runtime.output_dir))
+    if "WANDB_SWEEP_ID" in os.environ and run.is_done():
+        from asr_lab.tracking.sync import tell_agent
+
+        tell_agent(run)
     if cfg.trainer.devices == 1 or run.is_done():
         from asr_lab.callbacks.stopping import stop_on_signals
         from asr_lab.train import train as train_here

@@ -1,6 +1,8 @@
 """The choices of conf/logger: each is called with the run's RunInfo and gives Lightning loggers."""
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+import importlib.util
+
+from pytorch_lightning.loggers import CSVLogger, Logger
 
 from asr_lab.errors import ConfigError
 from asr_lab.tracking import RunInfo
@@ -18,8 +20,22 @@ def csv(run: RunInfo) -> list[Logger]:
 
 def tensorboard(run: RunInfo) -> list[Logger]:
     """Event files in `tensorboard/` of the run's folder; needs the extra `tensorboard`."""
-    try:
-        import tensorboard  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ConfigError("logger=tensorboard: not installed; pip install 'asr-lab[tensorboard]'") from None
-    return [TensorBoardLogger(save_dir=run.folder, name="tensorboard", version="")]
+    _need("tensorboard")
+    from asr_lab.tracking.tensorboard import TensorBoard
+
+    return [TensorBoard(run)]
+
+
+def trackio(run: RunInfo, project: str, finish_timeout_s: float, wait_s: float, poll_s: float) -> list[Logger]:
+    """A copy of the run in trackio's local database (tracking/trackio_copy.py), made by another process; needs the
+    extra `trackio`."""
+    _need("trackio")
+    from asr_lab.tracking.follower import Follower
+
+    options = {"project": project, "finish_timeout_s": finish_timeout_s, "poll_s": poll_s}
+    return [Follower(run, "trackio", wait_s, **options)]
+
+
+def _need(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"logger={package}: not installed; pip install 'asr-lab[{package}]'")
