@@ -7,18 +7,32 @@ import pytest
 
 from asr_lab.callbacks.stopping import Stop, StopBetweenSteps
 from asr_lab.errors import PausedError, RankLostError
+from asr_lab.files import read_jsonl
 from asr_lab.process import PAUSE, n_threads
+from asr_lab.run import Run
 from asr_lab.sweep.state import state_of
 from asr_lab.train import main, train
 
 from .conftest import make_run, tiny
 
-EPOCHS = "trainer.max_epochs=3"
+EPOCHS = ["trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, tones):
-    return train(make_run(tmp_path_factory.mktemp("whole") / "run", tiny(tones, EPOCHS)))
+def whole(tmp_path_factory, tones):
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", tiny(tones, *EPOCHS))
+    train(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole):
+    return whole.result()
+
+
+def rows(run: Run) -> list[dict]:
+    """Of metrics.jsonl, without the clock"""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_jsonl(run.metrics_file)]
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +49,10 @@ def told_at(monkeypatch, step: int) -> None:
 
 
 @pytest.mark.parametrize("where", ["within an epoch", "at its last step"])
-def test_it_saves_ends_and_goes_on(tmp_path, tones, monkeypatch, uninterrupted, where):
+def test_it_saves_ends_and_goes_on(tmp_path, tones, monkeypatch, whole, uninterrupted, where):
     per_epoch = uninterrupted["steps"] // 3
     step = per_epoch + (1 if where == "within an epoch" else per_epoch)
-    run = make_run(tmp_path / "run", tiny(tones, EPOCHS))
+    run = make_run(tmp_path / "run", tiny(tones, *EPOCHS))
     with monkeypatch.context() as m:
         told_at(m, step)
         with pytest.raises(SystemExit) as stopped:
@@ -49,16 +63,17 @@ def test_it_saves_ends_and_goes_on(tmp_path, tones, monkeypatch, uninterrupted, 
     found = train(run)
     assert found["resumed_at_step"] == step
     assert found["metrics"] == uninterrupted["metrics"]
+    assert rows(run) == rows(whole)
 
 
 def test_told_after_the_last_step_it_still_goes_on_to_the_end(tmp_path, tones, monkeypatch, uninterrupted):
-    run = make_run(tmp_path / "run", tiny(tones, EPOCHS))
+    run = make_run(tmp_path / "run", tiny(tones, *EPOCHS))
     told_at(monkeypatch, uninterrupted["steps"])
     assert train(run)["metrics"] == uninterrupted["metrics"]
 
 
 def test_a_pause_after_an_epoch(tmp_path, tones, monkeypatch, uninterrupted):
-    run = make_run(tmp_path / "run", tiny(tones, EPOCHS))
+    run = make_run(tmp_path / "run", tiny(tones, *EPOCHS))
     for n in (1, 2):
         with monkeypatch.context() as m:
             m.setenv(PAUSE, str(n))

@@ -66,6 +66,9 @@ class StopBetweenSteps(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch:
             return  # inside a step; or the epoch's end comes first
         if self._wanted(trainer, batch_idx):
+            # Lightning would log the step after this hook, which does not come back.
+            trainer._logger_connector.on_batch_end()
+            trainer._logger_connector.update_train_step_metrics()
             trainer.save_checkpoint(self.file)
             self._end()
 
