@@ -27,7 +27,7 @@ from asr_lab.report.stats.resample import bootstrap
 from asr_lab.report.stats.seeds import moderate
 
 _CHUNK = 2_000_000  # numbers held at once while drawing
-_FOLD = 3.0  # a logarithm; that a rate may be 20 times as high says that nothing is known
+_FOLD = math.log(3)  # that a rate may be three times as high or low says already that nothing is known
 
 
 class Levels:
@@ -93,7 +93,10 @@ class Levels:
         """(R,) resampled differences, rate i - rate j."""
         signal = _signal(self._spread[i, j], self._noise[i] + self._noise[j])
         by_unit = signal * self._stretch * (self._by_unit[i] - self._by_unit[j])
-        return self.values[i] - self.values[j] + by_unit + self._by_seed[i] - self._by_seed[j]
+        found = self.values[i] - self.values[j] + by_unit + self._by_seed[i] - self._by_seed[j]
+        if self._plain:
+            return found
+        return np.clip(found, -math.exp(_FOLD) * self.values[j], math.exp(_FOLD) * self.values[i])
 
     def away(self, i: int, others: Sequence[int], n_resamples: int) -> Array:
         """(len(others), R): by how much differences of i and others are off, as if all variances were known."""
