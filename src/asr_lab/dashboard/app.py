@@ -75,9 +75,9 @@ class Dashboard:
 
     def run(self, request: Request) -> Response:
         name, folder = request.path_params["run"], self._folder(request)
-        row = self.experiments.cells(request.path_params["experiment"]).get(name)
+        row, swept = self.experiments.cell(request.path_params["experiment"], name)
         shown = runs.page(self.places, folder, row, self.utterances, self.metrics, self.comparisons)
-        return respond(request, answer(shown | {"audio": self.sounds is not None}))
+        return respond(request, answer(shown | {"swept": swept, "audio": self.sounds is not None}))
 
     def gradients(self, request: Request) -> Response:
         folder = self._folder(request)

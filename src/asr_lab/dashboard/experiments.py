@@ -45,10 +45,11 @@ class Experiments:
         self.places.experiment(name)
         return self._live(name).get()[1]
 
-    def cells(self, name: str) -> dict[str, dict[str, Any]]:
-        """The rows of the cells by name. Raises as `view`."""
+    def cell(self, name: str, run: str) -> tuple[dict[str, Any] | None, list[str]]:
+        """The row of one cell, if there is one, and the factors that tell the cells apart. Raises as `view`."""
         self.places.experiment(name)
-        return {cell["name"]: cell for cell in self._live(name).get()[0]["cells"]}
+        view = self._live(name).get()[0]
+        return next((cell for cell in view["cells"] if cell["name"] == run), None), view["factors"]
 
     def _live(self, name: str) -> Live[tuple[dict[str, Any], Answer]]:
         with self._lock:

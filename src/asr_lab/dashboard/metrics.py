@@ -62,6 +62,8 @@ class Columns:
         number = len(self.axes["step"])
         for axis, value in zip(AXES, place, strict=True):
             self.axes[axis].append(value)
+        if any(key.startswith("test/") for key, _ in pairs):
+            self._drop_scoring(place[0])
         for key, value in pairs:
             if key not in self.values:
                 if len(self.values) >= MOST_KEYS:
@@ -69,6 +71,14 @@ class Columns:
                 self.rows[key], self.values[key] = array("l"), array("d")
             self.rows[key].append(number)
             self.values[key].append(value)
+
+    def _drop_scoring(self, step: float) -> None:
+        """Before a run is scored on test, its best checkpoint is on val: no further point of the training's curve."""
+        for key in (k for k in self.values if k.startswith("val/")):
+            rows, values = self.rows[key], self.values[key]
+            while rows and self.axes["step"][rows[-1]] >= step:
+                rows.pop()
+                values.pop()
 
     @property
     def n_bytes(self) -> int:

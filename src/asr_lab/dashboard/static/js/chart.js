@@ -96,7 +96,9 @@ export class Chart {
     if (!Number.isFinite(low)) return log ? [0.1, 1] : [0, 1];
     if (log) return uPlot.rangeLog(low, high, 10, false);
     if (this.options.floor !== undefined) return [this.options.floor, high > this.options.floor ? high * 1.05 : this.options.floor + 1];
-    return uPlot.rangeNum(low, high > low ? high : low + 1e-9, 0.06, true);
+    const span = high - low || Math.abs(low) * 0.2 || (show(this.options.metric ?? "", 0).endsWith("%") ? 0.1 : 1);
+    // Loss, norms and rates do not fall below 0, so neither does their axis.
+    return [low >= 0 ? Math.max(0, low - 0.06 * span) : low - 0.06 * span, Math.max(high, low + span) + 0.06 * span];
   }
 
   make() {

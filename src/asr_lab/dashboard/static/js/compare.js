@@ -46,8 +46,8 @@ export function open(main, { a, b, crumbs }) {
     const change = u.change === 0 ? "as many errors" : `${count(Math.abs(u.change), "error")} ${u.change < 0 ? "fewer" : "more"} in B`;
     return el("li", {}, el("div", { class: "about" }, el("b", { class: "wrap" }, u.id), el("span", {}, change),
       audio ? sound(...a, "test", u.id) : null),
-    el("div", { class: "row" }, el("span", { class: "tag" }, "A"), aligned(u.pairs)),
-    el("div", { class: "row" }, el("span", { class: "tag" }, "B"), aligned(u.other)));
+    el("div", { class: "pairs" }, el("span", { class: "letter bg0" }, "A"), aligned(u.pairs)),
+    el("div", { class: "pairs" }, el("span", { class: "letter bg1" }, "B"), aligned(u.other)));
   }
 
   return () => {
@@ -65,7 +65,7 @@ async function pickers(head, a, b) {
       const cell = value.cells.find((c) => c.name === one[1]);
       const options = value.cells.map((c) => [c.name, label(c, value.factors)]);
       const name = "AB"[i];
-      return el("div", { class: "row", style: { margin: ".2rem 0" } }, el("span", { class: `tag bg${i}`, style: { color: "var(--card)" } }, name), cell ? sign(cell.state) : null,
+      return el("div", { class: "row", style: { margin: ".2rem 0" } }, el("span", { class: `letter bg${i}` }, name), cell ? sign(cell.state) : null,
         choice(`Run ${name}`, options, one[1], (v) => go(i ? a : [a[0], v], i ? [b[0], v] : b)),
         el("a", { href: `#/e/${one.map(encodeURIComponent).join("/r/")}` }, "open"), el("span", { class: "dim small wrap" }, one[1]));
     } catch {

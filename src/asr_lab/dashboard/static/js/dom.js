@@ -8,7 +8,7 @@ export function el(tag, props = {}, ...children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (name === "class") node.className = value;
     else if (name === "dataset") Object.assign(node.dataset, value);
-    else if (name === "style") for (const [k, v] of Object.entries(value)) node.style.setProperty(k, v);
+    else if (name === "style") for (const [k, v] of Object.entries(value ?? {})) node.style.setProperty(k, v);
     else if (name === "value" || name === "checked" || name === "disabled" || name === "selected") node[name] = value;
     else node.setAttribute(name, value === true ? "" : String(value));
   }

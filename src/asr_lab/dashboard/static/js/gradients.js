@@ -25,7 +25,7 @@ export class Gradients {
       el("section", { class: "card" }, el("h2", {}, "Steps that were clipped"), this.clipped.node),
       this.layers = el("section", { class: "card" }, el("h2", {}, "Layers"), this.heat.node));
     this.node = el("div", {}, this.notes, this.pictures, el("section", { class: "card" }, el("h2", {}, "What the detectors found"), this.findings));
-    this.stop = follow(`${path(experiment, run)}/gradients`, (value) => this.set(value), (error) => fill(this.notes, notes([error.message])), 5000);
+    this.stop = follow(`${path(experiment, run)}/gradients`, (value) => this.take(value), (error) => fill(this.notes, notes([error.message])), 5000);
   }
 
   close() {
@@ -35,7 +35,7 @@ export class Gradients {
     this.heat.close();
   }
 
-  set(value) {
+  take(value) {
     fill(this.notes, notes(value.notes));
     this.pictures.classList.toggle("hidden", !value.record);
     if (value.record) this.record(value.record);
@@ -51,7 +51,7 @@ export class Gradients {
 
   record(record) {
     const before = lineOf(record.curves.norm_before, 0, { key: "before", label: "before clipping", colour: "c1" });
-    const after = lineOf(record.curves.norm_after, 0, { key: "after", label: "after clipping", colour: "c0" });
+    const after = lineOf(record.curves.norm_after, 0, { key: "after", label: "after clipping", colour: "c0", dash: [5, 3] });
     this.norms.set([before, after]);
     const line = lineOf({ x: record.clipped.x, y: record.clipped.y }, 0, { key: "clipped", label: "clipped steps", colour: "c0" });
     this.clipped.set([line]);

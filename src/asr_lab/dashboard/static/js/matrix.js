@@ -26,6 +26,9 @@ export class Matrix {
     const down = view.factors.filter((f) => f !== across);
     const columns = [...new Set(view.cells.map((c) => c.factors[across] ?? ""))].sort(order);
     this.best = view.best;
+    const scores = view.cells.filter((c) => c.state === "done" && c.score !== null).map((c) => c.score).sort((a, b) => a - b);
+    // One cell that learnt nothing must not make all others look alike.
+    this.range = [scores[0], scores[Math.floor(0.9 * (scores.length - 1))]];
     this.columns = columns;
     this.across = across;
     const items = [];
@@ -42,14 +45,14 @@ export class Matrix {
       const single = down.length === 0;
       for (const [key, row] of rows) {
         const name = single ? view.name : row.name;
-        items.push({ key: `${heading} ${key}`, text: JSON.stringify([name, row.cells]), name, cells: row.cells });
+        items.push({ key: `${heading} ${key}`, text: JSON.stringify([name, row.cells, this.range, columns.length]), name, cells: row.cells });
       }
     }
     const wide = Math.min(34, Math.max(12, ...items.map((i) => (i.name ?? "").length + 2)));
     const head = [el("span", { role: "columnheader", class: "stick" }, down.join(" · ") || "experiment"),
       ...columns.map((c) => el("span", { role: "columnheader" }, c === "" ? "–" : `${across} ${c}`))];
     if (this.rows.head.textContent !== head.map((h) => h.textContent).join("")) this.rows.head.replaceChildren(...head);
-    this.rows.set(items, `minmax(${wide * 0.55}em, ${wide}ch) repeat(${columns.length}, minmax(92px, 150px))`);
+    this.rows.set(items, `minmax(${Math.min(150, 8.4 * wide)}px, ${8.4 * wide}px) repeat(${columns.length}, minmax(92px, 150px))`);
     const there = Object.keys(view.counts);
     if (this.legend.dataset.of !== there.join()) {
       this.legend.dataset.of = there.join();
@@ -75,10 +78,12 @@ export class Matrix {
     const [cell] = found;
     const score = cell.score === null ? "" : show(cell.metric, cell.score);
     const share = cell.state !== "done" && cell.steps > 0 ? cell.step / cell.steps : null;
+    const [low, high] = this.range;
+    const good = cell.state === "done" && cell.score !== null && high > low ? Math.round(45 * Math.max(0, 1 - (cell.score - low) / (high - low))) : null;
     const said = [cell.state, score, share === null ? "" : `${Math.round(100 * share)} % of its steps`, cell.reason].filter(Boolean);
     return el("button", {
       class: `cell${cell.state === "done" && cell.score === this.best ? " best" : ""}`, dataset: { col, run: cell.name, state: cell.state },
-      title: `${cell.name}\n${said.join(", ")}`, "aria-label": `${cell.name}: ${said.join(", ")}`, onclick: () => this.go(cell),
+      title: `${cell.name}\n${said.join(", ")}`, "aria-label": `${cell.name}: ${said.join(", ")}`, onclick: () => this.go(cell), style: good === null ? undefined : { "--good": good },
     }, sign(cell.state), score,
     share === null ? null : el("span", { class: "meter" }, el("i", { style: { width: `${100 * share}%` } })),
     found.length > 1 ? el("span", { class: "dim" }, `+${found.length - 1}`) : null);

@@ -3,7 +3,7 @@
 import { follow, get, path } from "./api.js";
 import { Chart, lineOf } from "./chart.js";
 import { el, fill, tabs } from "./dom.js";
-import { NOTHING, nameOf, show } from "./format.js";
+import { NOTHING, label, nameOf, show } from "./format.js";
 import { Gradients } from "./gradients.js";
 import { notes, sign } from "./states.js";
 import { Utterances } from "./utterances.js";
@@ -55,7 +55,10 @@ export function open(main, { experiment, run, tab, crumbs }) {
     page = value;
     const { row } = page;
     const factors = Object.entries(row.factors).map(([k, v]) => el("span", { class: "tag" }, `${k} = ${v}`));
-    fill(head, el("h1", {}, sign(row.state), " ", run),
+    const short = label(row, page.swept);
+    crumbs([["Experiments", "#/"], [experiment, back], [short]]);
+    fill(head, el("h1", {}, sign(row.state), " ", short),
+      short === run ? null : el("p", { class: "dim mono wrap" }, run),
       el("p", { class: "row small" }, el("b", {}, row.state), row.reason ? el("span", { class: "wrap" }, row.reason) : null, factors));
     fill(said, notes(page.notes));
     pick(wanted);
