@@ -56,7 +56,7 @@ def write_outputs(folder: Path, n: int, points: int = 60, name: str = "encoder_x
         "command": f"asr-lab sweep {name}",
         "axes": {k: sorted(v) for k, v in axes.items()},
         "common": {"decoder": "ctc", "data": "spoken_numbers", "optimizer": "adamw"},
-        "cells": sorted(cells, key=lambda c: [str(v) for v in c["factors"].values()]),
+        "cells": sorted(cells, key=lambda c: list(c["factors"].values())),
         "time": "2026-01-01T10:00:00",
     }
     (home / "sweep.json").write_text(json.dumps(plan))

@@ -16,6 +16,8 @@ PACKED_FROM = 1400  # bytes: less fits one packet anyhow
 EVERY_S, SHARE = 1.0, 0.2
 # An answer that nobody asked for so long is made anew before it is given.
 STALE_S = 10.0
+# So many values are renewed at the same time: a first look at a hundred experiments is not to hold up everything else.
+_READERS = threading.Semaphore(3)
 
 
 class Answer(NamedTuple):
@@ -126,7 +128,7 @@ class Live(Generic[T]):
 
     def _renew(self) -> None:
         try:
-            with self._making:
+            with _READERS, self._making:
                 self._take()
         except Exception:  # whoever asks next is told
             with self._lock:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from asr_lab.dashboard import gradients, runs
 from asr_lab.dashboard.answers import Answer, Kept, answer
 from asr_lab.dashboard.comparison import Comparisons
+from asr_lab.dashboard.configs import Configs
 from asr_lab.dashboard.experiments import Experiments
 from asr_lab.dashboard.metrics import AXES, Metrics, thin
 from asr_lab.dashboard.places import AbsentError, Places
@@ -38,8 +39,9 @@ class Dashboard:
         self.experiments = Experiments(self.places)
         self.metrics = Metrics(self.places)
         self.utterances = Utterances(self.places)
-        self.comparisons = Comparisons(self.places, self.utterances)
-        self.sounds = Sounds(self.places, self.utterances) if with_audio else None
+        self.configs = Configs(self.places)
+        self.comparisons = Comparisons(self.places, self.utterances, self.configs)
+        self.sounds = Sounds(self.places, self.utterances, self.configs) if with_audio else None
         self._kept: Kept[Answer] = Kept(512)
 
     def listing(self, request: Request) -> Response:
@@ -76,7 +78,7 @@ class Dashboard:
     def run(self, request: Request) -> Response:
         name, folder = request.path_params["run"], self._folder(request)
         row, swept = self.experiments.cell(request.path_params["experiment"], name)
-        shown = runs.page(self.places, folder, row, self.utterances, self.metrics, self.comparisons)
+        shown = runs.page(self.places, folder, row, self.utterances, self.metrics, self.configs)
         return respond(request, answer(shown | {"swept": swept, "audio": self.sounds is not None}))
 
     def gradients(self, request: Request) -> Response:

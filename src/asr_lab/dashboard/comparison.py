@@ -5,43 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from asr_lab.dashboard.answers import Kept
+from asr_lab.dashboard.configs import FILE as CONFIG
+from asr_lab.dashboard.configs import Configs
 from asr_lab.dashboard.places import Places
 from asr_lab.dashboard.utterances import Utterances
 from asr_lab.report.configurations import MIN_SPEAKERS
-from asr_lab.report.records import HYPS, Scores, as_text, read_scores
+from asr_lab.report.records import HYPS, Scores, read_scores
 from asr_lab.report.stats import LEVEL, N_RESAMPLES, Interval, compare
-from asr_lab.run import flatten, is_numbered
-
-CONFIG = "config.yaml"
+from asr_lab.run import is_numbered
 
 
 class Comparisons:
     """Pairs of runs; what took long is kept as long as the files stay the same."""
 
-    def __init__(self, places: Places, utterances: Utterances):
-        self.places, self.utterances = places, utterances
-        self._configs: Kept[tuple[dict[str, str], str]] = Kept(256)
+    def __init__(self, places: Places, utterances: Utterances, configs: Configs):
+        self.places, self.utterances, self.configs = places, utterances, configs
         self._pairs: Kept[dict[str, Any]] = Kept(64)
 
     def mark(self, *runs: Path) -> Any:
         return [self.places.stamp(run / name) for run in runs for name in (CONFIG, HYPS, "result.json")]
-
-    def config(self, run: Path) -> tuple[dict[str, str], str]:
-        """(dotted keys with their values as text, what is wrong with the file or "")."""
-        stamp = self.places.stamp(run / CONFIG)
-        if stamp is None:
-            return {}, f"{CONFIG}: missing"
-        return self._configs.get(run, stamp, lambda: _read_config(run / CONFIG))
 
     def pair(self, a: Path, b: Path, score: str) -> dict[str, Any]:
         """The whole page of two runs; `score` is "wer" or "cer"."""
         return self._pairs.get((a, b, score), self.mark(a, b), lambda: self._pair(a, b, score))
 
     def _pair(self, a: Path, b: Path, score: str) -> dict[str, Any]:
-        (first, bad_a), (second, bad_b) = self.config(a), self.config(b)
+        (first, _, bad_a), (second, _, bad_b) = self.configs.read(a), self.configs.read(b)
         keys = [k for k in sorted(first.keys() | second.keys()) if first.get(k) != second.get(k)]
         notes = [f"{run.name}: {bad}" for run, bad in ((a, bad_a), (b, bad_b)) if bad]
         rates = self._rates(a, b, score, notes)
@@ -106,13 +97,3 @@ def _blocks(scores: Scores) -> tuple[str, ...] | None:
 
 def _interval(found: Interval) -> list[float | None]:
     return [float(x) if math.isfinite(x) else None for x in found]
-
-
-def _read_config(path: Path) -> tuple[dict[str, str], str]:
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        if not isinstance(config, dict):
-            return {}, f"{CONFIG}: not a configuration"
-        return {k: as_text(v) for k, v in flatten(config).items()}, ""
-    except (OSError, ValueError, RecursionError, TypeError, yaml.YAMLError) as error:
-        return {}, f"{CONFIG}: cannot be read ({' '.join(str(error).split()).replace(str(path), CONFIG)})"

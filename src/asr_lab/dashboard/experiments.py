@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from asr_lab.dashboard.answers import Answer, Kept, Live, answer
-from asr_lab.dashboard.places import AbsentError, Places
+from asr_lab.dashboard.places import Places
 from asr_lab.dashboard.results import COLUMNS, Summary, summary
 from asr_lab.errors import AsrLabError
-from asr_lab.ledger import STATES
 from asr_lab.report.collect import Cell, Experiment
 from asr_lab.report.configurations import swept_factors
 from asr_lab.report.records import as_text
 from asr_lab.sweep.state import CellState, ExperimentState, cell_state, state_of
 
 DAMAGED = "damaged"  # a state of the page's own, beside those of the ledger
+ORDER = ("done", "running", "queued", "preempted", "failed", "exploded", "cancelled", DAMAGED, "planned")
 # Files of a cell that say how it is; a link in place of one of them could show what lies elsewhere.
 TELLING = ("result.json", ".lock", "progress.json", ".cancelled")
 PATIENCE_S = 0.4  # that the list of experiments waits for their first reading
@@ -62,7 +62,7 @@ class Experiments:
                 del self._views[gone]
         views = {name: self._live(name) for name in names}
         until = time.monotonic() + PATIENCE_S
-        while any([view.begin() is None for view in views.values()]) and time.monotonic() < until:
+        while sum(view.begin() is None for view in views.values()) and time.monotonic() < until:  # all are begun
             time.sleep(0.02)
         rows = []
         for name, view in views.items():
@@ -101,7 +101,7 @@ class Experiments:
         return {
             "name": name,
             "question": state.question,
-            "counts": {s: n for s in (*STATES, DAMAGED) if (n := sum(r["state"] == s for r in rows))},
+            "counts": {s: n for s in ORDER if (n := sum(r["state"] == s for r in rows))},
             "total": len(rows),
             "eta_s": _rounded(state.eta_s),
             "score": score,
@@ -134,7 +134,7 @@ class Experiments:
     def _row(self, folder: Path, cell: CellState, planned: bool) -> dict[str, Any]:
         name = cell.name
         home = folder / name
-        if self.places.leads_out(home) or any(self.places.leads_out(home / file) for file in TELLING):
+        if any(self.places.leads_out(path) for path in (str(home), *(f"{home}/{file}" for file in TELLING))):
             return _as_row(CellState(name, DAMAGED, {}, _OUT), None, planned)
         stamp = self.places.stamp(home / "result.json")
         found = self._results.get(home, stamp, lambda: summary(_read(home / "result.json"))) if stamp else None
@@ -182,7 +182,7 @@ def _swept(name: str, folder: Path, axes: Any, rows: list[dict[str, Any]]) -> li
 
 
 def _is(row: dict[str, Any]) -> bool:
-    return row["score"] is not None and row["score"] == row["score"]  # noqa: PLR0124  no nan
+    return row["score"] is not None and row["score"] == row["score"]
 
 
 def _number(value: Any) -> float | None:
@@ -208,6 +208,3 @@ def _read(path: Path) -> str:
 def _without(folder: Path, line: str) -> str:
     """A page may be shown where nobody should learn whose disk it came from."""
     return line.replace(f"{folder}/", "").replace(f"{folder.parent}/", "")
-
-
-__all__ = ["DAMAGED", "AbsentError", "Experiments"]

@@ -16,7 +16,6 @@ FILE = "gradients.npz"
 FINDINGS = "findings.jsonl"
 POINTS, LOOKS = 600, 160  # of a curve, and columns of the heat map
 MOST = 200  # findings that are shown
-LOGGED = ("train/grad_norm", "train/grad_norm_after", "train/clipped")  # what metrics.jsonl has of it
 
 
 def mark(places: Places, run: Path) -> Any:

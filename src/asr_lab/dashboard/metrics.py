@@ -145,8 +145,8 @@ def _is_number(value: Any) -> bool:
 def thin(xs: Floats, ys: Floats, most: int) -> dict[str, Any]:
     """At most `most` points of a curve: means of neighbours, with their range where there are several.
 
-    Returns `x`, `y`, and where points were put together `low`, `high` and `n`, how many of them (of the last point maybe
-    less). A value that is no number is left out, unless all neighbours are: then it is null and the curve has a gap.
+    Returns `x`, `y`, and where points were put together `low`, `high` and `n`, how many of them (of the last point
+    maybe less). A value that is no number is left out, unless all neighbours are: then it is null and makes a gap.
     """
     order = np.argsort(xs, kind="stable") if np.any(np.diff(xs) < 0) else slice(None)
     xs, ys = xs[order], ys[order]

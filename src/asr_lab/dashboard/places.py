@@ -72,9 +72,9 @@ class Places:
             return None
         return Stamp(found.st_ino, found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
-    def leads_out(self, path: Path) -> bool:
+    def leads_out(self, path: Path | str) -> bool:
         """Whether a link at `path` leads out; what is no link lies where its folder lies."""
-        return path.is_symlink() and not self.holds(path)
+        return os.path.islink(path) and not self.holds(Path(path))
 
     def holds(self, path: Path) -> bool:
         """Whether `path`, all links followed, lies in the outputs folder."""

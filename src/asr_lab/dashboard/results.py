@@ -64,8 +64,8 @@ def _damaged(line: str) -> Summary:
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
     found = as_numbers(result.get("metrics")) | as_numbers({k: v for k, v in result.items() if k != "seconds"})
-    found |= {f"test/{k.partition('/')[2]}": v for k, v in found.items() if k.startswith("test/")}
     for key, part, name in (("seconds", "seconds", "total"), ("kept", "gradients", "kept")):
-        found |= {key: v for v in [as_numbers(result.get(part)).get(name)] if v is not None}
+        inside = as_numbers(result.get(part))
+        found |= {key: inside[name]} if name in inside else {}
     wanted = (*COLUMNS, "test/ppl", "test/gap")
     return {k: float(f"{found[k]:.6g}") for k in wanted if k in found}

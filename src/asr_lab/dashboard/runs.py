@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from asr_lab.dashboard.comparison import Comparisons
+from asr_lab.dashboard.configs import Configs
 from asr_lab.dashboard.gradients import FILE as GRADIENTS
 from asr_lab.dashboard.gradients import FINDINGS
 from asr_lab.dashboard.metrics import Metrics
@@ -21,14 +21,14 @@ def page(
     row: dict[str, Any] | None,
     utterances: Utterances,
     metrics: Metrics,
-    comparisons: Comparisons,
+    configs: Configs,
 ) -> dict[str, Any]:
     """`row` is the run's line of the table; what is not there or damaged is said in `notes`."""
     notes: list[str] = []
     result: dict[str, Any] = {}
     if places.stamp(folder / "result.json"):
         result, notes = read_object(folder / "result.json")
-    config, bad = comparisons.config(folder)
+    config, _, bad = configs.read(folder)
     keys, n_bad = metrics.keys(folder)
     notes += [bad] if bad else []
     notes += [f"metrics.jsonl: {n_bad} line(s) that are no rows, left out"] if n_bad else []

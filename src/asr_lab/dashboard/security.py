@@ -53,16 +53,16 @@ class Guard:
         self.cookie = f"asr_lab_{hashlib.sha256(self.session.encode()).hexdigest()[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})
-            return
+            return await send({"type": "websocket.close", "code": 1008})
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 names = {name for name, _ in message["headers"]}
                 more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in names]
-                message = message | {"headers": [*message["headers"], *more]}
+                message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         await (self._refusal(scope) or self.app)(scope, receive, guarded)

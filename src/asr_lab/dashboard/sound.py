@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_lab.dashboard.answers import Kept
+from asr_lab.dashboard.configs import Configs
 from asr_lab.dashboard.places import AbsentError, Places
 from asr_lab.dashboard.utterances import Utterances
 from asr_lab.data.manifest import Utterance, parse_manifest
@@ -22,8 +23,8 @@ LONGEST_S = 600.0
 class Sounds:
     """Utterances as WAV; the last ones are kept."""
 
-    def __init__(self, places: Places, utterances: Utterances):
-        self.places, self.utterances = places, utterances
+    def __init__(self, places: Places, utterances: Utterances, configs: Configs):
+        self.places, self.utterances, self.configs = places, utterances, configs
         self._manifests: Kept[dict[str, Utterance]] = Kept(8)
         self._waves: Kept[bytes] = Kept(32)
 
@@ -42,9 +43,7 @@ class Sounds:
         except OSError:
             raise DataError("the manifest of the run's data is not on this machine") from None
         mark = (stamp.st_mtime_ns, stamp.st_size, self.utterances.mark(run, split))
-        known = self._manifests.get(
-            (manifest, run, split), mark, lambda: _wanted(manifest, hypotheses.by_id.keys())
-        )
+        known = self._manifests.get((manifest, run, split), mark, lambda: _wanted(manifest, hypotheses.by_id.keys()))
         if id_ not in known:
             raise DataError("the manifest of the run's data has no such utterance any more")
         utterance = known[id_]
@@ -52,7 +51,7 @@ class Sounds:
 
     def _source(self, run: Path) -> tuple[Path, int | str]:
         """The run's manifest and channel, as its result.json says, or for older runs its config.yaml."""
-        config = self._config(run)
+        config = self.configs.read(run).data
         channel = config.get("channel", "mix")
         channel = channel if isinstance(channel, int) and not isinstance(channel, bool) else "mix"
         result = self._json(run / "result.json")
@@ -67,20 +66,6 @@ class Sounds:
             roots = corpora_dirs(root if isinstance(root, str) else None) if config.get("prepare") else []
             return locate(str(config.get("name")), config["manifest"], roots), channel
         raise DataError("an older run: it does not say where the manifest of its data is")
-
-    def _config(self, run: Path) -> dict[str, Any]:
-        import yaml
-
-        if self.places.stamp(run / "config.yaml") is None:
-            return {}
-        try:
-            config = yaml.load(
-                (run / "config.yaml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            )
-            data = config.get("data")
-        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
-            return {}
-        return data if isinstance(data, dict) else {}
 
     def _json(self, path: Path) -> dict[str, Any]:
         if self.places.stamp(path) is None:

@@ -115,9 +115,7 @@ def state_of(folder: Path) -> ExperimentState:
     return ExperimentState(folder, str(plan["experiment"]), question, plan.get("axes", {}), cells, damage)
 
 
-def cell_state(
-    folder: Path, factors: dict[str, Any], last: Event | None = None, job: str | None = None
-) -> CellState:
+def cell_state(folder: Path, factors: dict[str, Any], last: Event | None = None, job: str | None = None) -> CellState:
     """Of one run's folder; `last` is its last event in the ledger.
 
     Raises:

@@ -1,9 +1,10 @@
 // Two runs side by side: rates with intervals, configurations, curves, and the utterances that changed.
 
 import { follow, get, path } from "./api.js";
-import { Chart, lineOf } from "./chart.js";
+import { Chart } from "./chart.js";
 import { choice, el, fill } from "./dom.js";
 import { NOTHING, count, label, show } from "./format.js";
+import { lineOf } from "./lines.js";
 import { notes, sign } from "./states.js";
 import { aligned, legend, sound } from "./utterances.js";
 

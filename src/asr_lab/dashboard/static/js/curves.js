@@ -1,9 +1,10 @@
 // Curves of many runs over each other: any number that runs log, smoothed, coloured by what they are grouped by.
 
 import { get, path } from "./api.js";
-import { Chart, lineOf, style } from "./chart.js";
+import { Chart } from "./chart.js";
 import { choice, el, fill, later } from "./dom.js";
 import { count, label, order } from "./format.js";
+import { lineOf, style } from "./lines.js";
 
 const TOGETHER = 50; // runs of one request
 const POINTS = 40000; // of all curves

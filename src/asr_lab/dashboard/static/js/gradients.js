@@ -1,9 +1,10 @@
 // The gradients of a run: norms before and after clipping, the share of clipped steps, layers over time, findings.
 
 import { follow, path } from "./api.js";
-import { Chart, lineOf } from "./chart.js";
+import { Chart } from "./chart.js";
 import { choice, colour, el, fill } from "./dom.js";
 import { NOTHING, count, short, show } from "./format.js";
+import { lineOf } from "./lines.js";
 import { notes } from "./states.js";
 
 const ROW = 20; // px of a layer

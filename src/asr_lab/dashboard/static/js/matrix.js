@@ -52,7 +52,11 @@ export class Matrix {
     const head = [el("span", { role: "columnheader", class: "stick" }, down.join(" · ") || "experiment"),
       ...columns.map((c) => el("span", { role: "columnheader" }, c === "" ? "–" : `${across} ${c}`))];
     if (this.rows.head.textContent !== head.map((h) => h.textContent).join("")) this.rows.head.replaceChildren(...head);
-    this.rows.set(items, `minmax(${Math.min(150, 8.4 * wide)}px, ${8.4 * wide}px) repeat(${columns.length}, minmax(92px, 150px))`);
+    this.rows.set(items, (there) => {
+      const first = Math.min(8.4 * wide, Math.max(130, 0.42 * there));
+      const rest = Math.min(150, Math.max(92, (there - first - 2) / columns.length));
+      return [first, ...columns.map(() => rest)];
+    });
     const there = Object.keys(view.counts);
     if (this.legend.dataset.of !== there.join()) {
       this.legend.dataset.of = there.join();

@@ -1,6 +1,7 @@
 // Parallel coordinates: an axis for each factor and for what came of it, a line for each run; ranges that are brushed
 // on an axis filter all other views too.
 
+import { numbers, words } from "./axes.js";
 import { colour, el, fill, perFrame } from "./dom.js";
 import { label, nameOf, order, show } from "./format.js";
 
@@ -41,7 +42,7 @@ export class Parallel {
     this.cells = cells;
     this.all = view.cells;
     const factors = [...view.factors, ...(new Set(view.cells.map((c) => c.factors.seed)).size > 1 ? ["seed"] : [])];
-    this.axes = factors.map((f) => axis(f, f, view.cells.map((c) => c.factors[f] ?? ""), (c) => c.factors[f] ?? ""));
+    this.axes = factors.map((f) => words(f, f, view.cells.map((c) => c.factors[f] ?? ""), (c) => c.factors[f] ?? ""));
     for (const key of ["train/clipped", "parameters", "seconds"].filter((k) => view.columns.includes(k))) {
       const one = numbers(key, nameOf(key), view.cells.map((c) => c.numbers[key]), (c) => c.numbers[key], (v) => show(key, v));
       if (one) this.axes.push(one);
@@ -247,26 +248,4 @@ function trace(ctx, points) {
     }
   }
   ctx.stroke();
-}
-
-/** An axis of words, or of numbers at even distances: a swept value is one of few. */
-function axis(key, name, values, take) {
-  const words = [...new Set(values)].sort(order).reverse();
-  const place = new Map(words.map((w, i) => [w, words.length < 2 ? 0.5 : 1 - i / (words.length - 1)]));
-  return { key, name, of: (cell) => place.get(take(cell)) ?? null, ticks: [...place].reverse().map(([w, up]) => [up, w === "" ? "–" : w]) };
-}
-
-/** An axis of numbers; null where there are none. */
-function numbers(key, name, values, take, write) {
-  const there = values.filter((v) => Number.isFinite(v));
-  if (!there.length) return null;
-  const low = there.reduce((a, b) => Math.min(a, b));
-  const high = there.reduce((a, b) => Math.max(a, b));
-  const span = high - low || 1;
-  const of = (cell) => {
-    const v = take(cell);
-    return Number.isFinite(v) ? (high > low ? (v - low) / span : 0.5) : null;
-  };
-  const marks = high > low ? [0, 0.25, 0.5, 0.75, 1].map((up) => [up, write(low + up * span)]) : [[0.5, write(low)]];
-  return { key, name, of, ticks: marks };
 }

@@ -22,21 +22,31 @@ export class Rows {
     this.node.addEventListener("scroll", perFrame(() => this.show()), { passive: true });
     this.node.addEventListener("keydown", (event) => this.key(event));
     this.node.addEventListener("focusin", (event) => this.focused(event));
-    this.watch = new ResizeObserver(perFrame(() => this.show()));
+    this.widths = () => [];
+    this.watch = new ResizeObserver(perFrame(() => this.fit()));
     this.watch.observe(this.node);
+  }
+
+  /** Columns are of px, so that the head and rows that are not there yet agree. */
+  fit() {
+    const widths = this.widths(this.node.clientWidth || 900);
+    this.node.style.setProperty("--columns", widths.map((w) => `${Math.round(w)}px`).join(" "));
+    this.node.style.setProperty("--width", `${Math.round(widths.reduce((a, b) => a + b, 0))}px`);
+    this.show();
   }
 
   close() {
     this.watch.disconnect();
   }
 
-  /** `items` have a `key`, and a `text` that changes whenever the row has to be drawn anew. */
-  set(items, columns) {
+  /** `items` have a `key`, and a `text` that changes whenever the row has to be drawn anew; `widths(px there)` is that of
+   * each column. */
+  set(items, widths) {
     this.items = items;
-    this.node.style.setProperty("--columns", columns);
+    this.widths = widths;
     this.node.setAttribute("aria-rowcount", String(items.length + 1));
     this.body.style.height = `${items.length * this.height}px`;
-    this.show();
+    this.fit();
   }
 
   show() {

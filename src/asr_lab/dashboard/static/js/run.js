@@ -1,9 +1,10 @@
 // The page of one run: what came of it, its curves, utterances, gradients, configuration and log.
 
 import { follow, get, path } from "./api.js";
-import { Chart, lineOf } from "./chart.js";
+import { Chart } from "./chart.js";
 import { el, fill, tabs } from "./dom.js";
 import { NOTHING, label, nameOf, show } from "./format.js";
+import { lineOf } from "./lines.js";
 import { Gradients } from "./gradients.js";
 import { notes, sign } from "./states.js";
 import { Utterances } from "./utterances.js";

@@ -44,7 +44,7 @@ export class Table {
         items.push({ key: cell.name, text: JSON.stringify(cell) + this.filter.selected.has(cell.name) + this.columns.length, cell });
       }
     }
-    this.rows.set(items, `36px ${this.columns.map((c) => `${Math.round(8.6 * c.width + 12)}px`).join(" ")}`);
+    this.rows.set(items, () => [36, ...this.columns.map((c) => 8.6 * c.width + 12)]);
   }
 
   widest(view, factor) {
