@@ -43,8 +43,9 @@ export function tabs(label, options, current, go) {
     const at = options.findIndex(([key]) => key === event.target.dataset.key);
     const next = options[(at + step + options.length) % options.length][0];
     event.preventDefault();
+    // The tabs are drawn anew when the address has changed.
+    window.addEventListener("hashchange", () => document.querySelector(`[role="tab"][data-key="${CSS.escape(next)}"]`)?.focus(), { once: true });
     go(next);
-    document.querySelector(`[role="tab"][data-key="${CSS.escape(next)}"]`)?.focus();
   });
   return list;
 }

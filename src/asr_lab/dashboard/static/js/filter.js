@@ -15,7 +15,8 @@ export class Filter {
     this.words = "";
     this.states = new Set();
     this.values = new Map(); // factor -> set of values
-    this.brushes = new Map(); // axis of the parallel coordinates -> (cell) => boolean
+    this.ranges = new Map(); // axis of the parallel coordinates -> [low, high], of its length
+    this.brushes = new Map(); // and what that means: (cell) => boolean
     this.group = "";
     this.sort = { key: "score", down: false };
     this.selected = new Set(); // names of runs
@@ -50,6 +51,7 @@ export class Filter {
     this.words = "";
     this.states.clear();
     this.values.clear();
+    this.ranges.clear();
     this.brushes.clear();
     this.changed();
   }

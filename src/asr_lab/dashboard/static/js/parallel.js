@@ -13,7 +13,7 @@ const RAMP = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200
 
 export class Parallel {
   constructor(filter, go) {
-    Object.assign(this, { filter, go, ranges: new Map(), axes: [] });
+    Object.assign(this, { filter, go, ranges: filter.ranges, axes: [] });
     this.canvas = el("canvas", { role: "img", "aria-label": "Parallel coordinates of the runs" });
     this.over = el("div");
     this.tip = el("div", { class: "tip hidden" });
@@ -50,7 +50,6 @@ export class Parallel {
     const score = numbers("score", view.score.toUpperCase(), view.cells.map((c) => c.score), (c) => c.score, (v) => show(view.score, v));
     if (score) this.axes.push(score);
     this.score = score;
-    if (!this.filter.brushes.size) this.ranges.clear();
     this.place();
   }
 
