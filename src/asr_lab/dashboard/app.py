@@ -1,6 +1,7 @@
 """The application: which address gives what. Every handler only reads, and runs in a thread of its own."""
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,20 @@ class Dashboard:
 
 
 def application(
-    outputs: Path, with_audio: bool = True, hosts: Iterable[str] | None = None, token: str | None = None
+    outputs: Path,
+    with_audio: bool = True,
+    hosts: Iterable[str] | None = None,
+    token: str | None = None,
+    read_ahead: bool = False,
 ) -> ASGIApp:
-    """
+    """`hosts` and `token` as for `Guard`; `read_ahead`: begin to read before somebody asks.
+
     Raises:
         RunError: there is no such folder.
     """
     board = Dashboard(outputs, with_audio)
+    if read_ahead:
+        threading.Thread(target=board.experiments.listing, daemon=True, name="read ahead").start()
     one = "/api/experiments/{experiment}"
     routes = [
         Route("/", _index),

@@ -5,12 +5,16 @@ import errno
 import ipaddress
 import secrets
 import socket
+import sys
 from pathlib import Path
 
 from asr_lab.errors import AsrLabError
 
 PORT = 8642
 TRIES = 20  # ports after a taken one
+# So long a thread that reads a thousand files may keep another one waiting, several times an answer; Python's own 5 ms
+# add up.
+SWITCH_S = 0.0005
 SHORTEST = 8  # characters of a token that somebody chose
 
 
@@ -35,7 +39,7 @@ def serve(outputs: Path, host: str, port: int | None, token: str | None, with_au
     local = is_loopback(host)
     if not local and token is None:
         token = secrets.token_urlsafe(32)
-    app = application(outputs, with_audio, {*LOOPBACK, host.lower()} if local else None, token)
+    app = application(outputs, with_audio, {*LOOPBACK, host.lower()} if local else None, token, read_ahead=True)
     listening = bind(host, port)
     with listening:
         where = listening.getsockname()[1]
@@ -52,6 +56,7 @@ def serve(outputs: Path, host: str, port: int | None, token: str | None, with_au
             ws="none",
             timeout_graceful_shutdown=2,
         )
+        sys.setswitchinterval(SWITCH_S)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn has closed everything and raises it again
             uvicorn.Server(config).run(sockets=[listening])
     print("ended", flush=True)

@@ -39,9 +39,10 @@ export class Curves {
     this.cells = chosen.length ? chosen : first;
     this.running = this.cells.some((c) => c.state === "running");
     this.view = view;
-    const what = chosen.length ? `${count(chosen.length, "chosen run")}` : `the ${count(first.length, "run")} with the lowest score of ${begun.length} shown`;
-    const rest = chosen.length ? "" : " Choose runs in the table to see others.";
-    this.text = `${what[0].toUpperCase()}${what.slice(1)}.${rest} Drag to zoom, double click to see all.`;
+    const all = first.length === begun.length;
+    const what = chosen.length ? count(chosen.length, "chosen run") : all ? count(begun.length, "run") : `The ${first.length} best of ${count(begun.length, "run")}`;
+    const rest = chosen.length || all ? "" : " Choose others in the table.";
+    this.text = `${what}.${rest} Drag to zoom, double click to see all.`;
     const now = JSON.stringify(this.cells.map((c) => [c.name, c.state, c.step, c.epoch, c.finished]));
     if (now !== this.known) this.ask();
     else this.draw();
