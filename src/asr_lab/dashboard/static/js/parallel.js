@@ -54,6 +54,7 @@ export class Parallel {
   }
 
   place() {
+    this.inner.style.minWidth = `${90 * this.axes.length}px`;
     const width = this.inner.clientWidth;
     const height = this.inner.clientHeight;
     if (!width || !this.axes.length) return;
@@ -61,6 +62,7 @@ export class Parallel {
     this.canvas.height = height * devicePixelRatio;
     const side = Math.min(70, width / 8);
     this.axes.forEach((a, i) => { a.x = this.axes.length < 2 ? width / 2 : side + (i * (width - 2 * side)) / (this.axes.length - 1); });
+    this.apart = this.axes.length < 2 ? 200 : this.axes[1].x - this.axes[0].x - 10;
     const text = this.axes.map((a) => a.key).join() + width;
     if (text !== this.placed) {
       this.placed = text;
@@ -102,7 +104,7 @@ export class Parallel {
       } else return;
       event.preventDefault();
     });
-    return [el("span", { class: "axis-name", title: a.name, style: { left: `${a.x}px` } }, a.name), node];
+    return [el("span", { class: "axis-name", title: a.name, style: { left: `${a.x}px`, "max-width": `${this.apart}px` } }, a.name), node];
   }
 
   range(key, low, high) {
