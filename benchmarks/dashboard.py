@@ -4,8 +4,8 @@
 
 The outputs folder is that of tests/outputs.py: cells in all states, 12 of them running, whose progress.json is
 replaced once a second meanwhile, so that the answers change. Prints JSON. First paint is the browser's own first
-contentful paint of the experiment's page (Chromium's performance timeline), and when the first cells were there; cold is a
-server that has just begun.
+contentful paint of the experiment's page (Chromium's performance timeline), and when the first cells were there;
+cold is a server that has just begun.
 """
 
 import argparse
