@@ -329,12 +329,16 @@ def test_hostile_texts_stay_texts(page, site):
     pages += [run + tab for run in (one, other) for tab in ("", "/utterances", "/gradients", "/configuration", "/log")]
     for address in [*pages, f"#/e/{quote(HOSTILE, safe='')}", f"#/{HOSTILE}", "#/e/%zz/r/%"]:
         page.goto(f"{site.url}/{address}")
+        page.locator("main [role=tabpanel] > *, main .cards > *, main .verdict, main .empty").first.wait_for()
         page.wait_for_timeout(250)
         assert page.evaluate("window.hacked === undefined"), address
         assert page.locator("main img, main script, main iframe").count() == 0, address
     page.goto(f"{site.url}/{one}/utterances")
-    page.get_by_text("onerror='window.hacked=1'").first.wait_for()  # shown, as text
+    page.locator(".utts .pair").filter(has_text="onerror='window.hacked=1'").first.wait_for()  # shown, as text
     page.shot("hostile")
+    page.goto(f"{site.url}/{one}/gradients")
+    page.locator(".facts td").filter(has_text="onerror='window.hacked=1'").first.wait_for()
+    assert page.evaluate("window.hacked === undefined")
 
 
 def test_nothing_comes_from_elsewhere(page, site):
