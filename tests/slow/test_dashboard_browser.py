@@ -106,18 +106,14 @@ def names_in_sight(page, selector: str = "[data-run]") -> list[str]:
     return page.eval_on_selector_all(selector, "nodes => nodes.map(n => n.dataset.run)")
 
 
-def test_a_thousand_runs_are_painted_within_a_second(page, site):
+def test_a_thousand_runs_are_drawn_where_they_are_seen(page, site):
+    """How long that takes, benchmarks/report.py measures."""
     page.goto(site.url)
-    page.get_by_role("link", name=EXPERIMENT).wait_for()
-    start = time.monotonic()
-    page.goto(f"{site.url}/#/e/{EXPERIMENT}")
-    page.reload()
+    page.get_by_role("link", name=EXPERIMENT).click()
     page.locator(".matrix .cell").first.wait_for()
-    took = time.monotonic() - start
     page.shot("matrix")
     assert page.get_by_text("1,000 runs").first.is_visible()
-    assert page.locator(".matrix [role=row]").count() < 80  # only what is in sight exists
-    assert took < 5, took  # measured by benchmarks/dashboard.py; this machine may be busy
+    assert page.locator(".matrix [role=row]").count() < 80
 
 
 def test_every_tab_of_a_thousand_runs(page, site):
@@ -177,6 +173,7 @@ def test_a_brushed_range_filters_the_table(page, site):
     page.mouse.move(x, bottom - 40, steps=4)
     page.mouse.up()
     page.get_by_role("tab", name="Table").click()
+    page.locator("[role=row][data-run]").first.wait_for()
     first, last = page.evaluate(
         "() => { const t = [...document.querySelectorAll('[role=row][data-run] .right')].map(n => n.textContent);"
         "return [document.querySelector('.filters [role=status]').textContent, t[0]]; }"
