@@ -209,9 +209,10 @@ def test_the_matrix_by_keyboard(page, site):
     page.keyboard.press("Enter")
     until(page, f"decodeURIComponent(location.hash).includes({json.dumps(name)})")
     page.go_back()
+    page.locator(".matrix .cell").first.wait_for()
     page.locator(".tabs [role=tab]").first.focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.textContent") == "Table"
+    until(page, "document.activeElement.textContent === 'Table'")
     assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
 
 
