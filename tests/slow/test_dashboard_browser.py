@@ -142,17 +142,17 @@ def test_filters_by_words_states_and_factors(page, site):
     page.goto(f"{site.url}/#/e/{EXPERIMENT}/table")
     status = page.locator(".filters [role=status]")
     page.get_by_label("Filter runs by words").fill("conformer autoclip")
-    until(page, "document.querySelector('.filters [role=status]').textContent.startsWith('40 of')")
+    until(page, "document.querySelector('.filters [role=status]')?.textContent.startsWith('40 of')")
     assert all("conformer" in n and "autoclip" in n for n in names_in_sight(page))
     page.get_by_role("button", name="failed").click()
-    until(page, "!document.querySelector('.filters [role=status]').textContent.startsWith('40 of')")
+    until(page, "!document.querySelector('.filters [role=status]')?.textContent.startsWith('40 of')")
     assert all(
         "failed" in s for s in page.eval_on_selector_all("[role=row][data-run] .sign", "n => n.map(x => x.title)")
     )
     page.get_by_role("button", name="Clear").click()
     page.locator("summary[data-factor=encoder]").click()
     page.get_by_label("gru", exact=True).check()
-    until(page, "document.querySelector('.filters [role=status]').textContent.startsWith('200 of')")
+    until(page, "document.querySelector('.filters [role=status]')?.textContent.startsWith('200 of')")
     page.keyboard.press("Escape")
     page.get_by_label("Group by").select_option("clipping")
     assert page.locator(".group").first.inner_text().startswith("clipping agc")
@@ -161,7 +161,7 @@ def test_filters_by_words_states_and_factors(page, site):
     assert status.inner_text().startswith("200 of")
     page.get_by_role("link", name="Experiments").click()
     page.get_by_role("link", name=EXPERIMENT).click()
-    until(page, "document.querySelector('.filters [role=status]').textContent.startsWith('200 of')")
+    until(page, "document.querySelector('.filters [role=status]')?.textContent.startsWith('200 of')")
 
 
 def test_a_brushed_range_filters_the_table(page, site):
