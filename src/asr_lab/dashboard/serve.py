@@ -48,6 +48,8 @@ def serve(outputs: Path, host: str, port: int | None, token: str | None, with_au
         print(f"{Path(outputs)} at {address(host, where, token)} (Ctrl-C ends it)", flush=True)
         config = uvicorn.Config(
             app,
+            loop="asyncio",  # the same everywhere, whatever else is installed
+            http="h11",
             access_log=False,
             log_level="error",
             lifespan="off",
