@@ -64,6 +64,7 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path):
     assert (target / "asr_lab" / "conf" / "config.yaml").exists()
     assert (target / "asr_lab" / "experiments" / "smoke.yaml").exists()
     assert (target / "hydra_plugins" / "asr_lab.py").exists()
+    assert (target / "asr_lab" / "dashboard" / "static" / "vendor" / "uplot" / "uPlot.esm.js").exists()
     env = {**os.environ, "PYTHONPATH": str(target)}
     where = "import asr_lab; print(asr_lab.__file__)"
     for command, said in (

@@ -178,7 +178,7 @@ def _before_training(run: Run, parts: Any) -> dict[str, Any]:
     head, data = parts.task.head, parts.data
     rate = frames_per_second(data.pipeline.frontend, head, data.corpus.sample_rate)
     encoder = cost(parts.task.encoder, head.out_dim, rate)
-    return {"data": {"digest": data.corpus.digests()}, "encoder": encoder}
+    return {"data": {"digest": data.corpus.digests(), "manifest": str(data.corpus.manifest)}, "encoder": encoder}
 
 
 def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any]:

@@ -43,6 +43,7 @@ def main() -> None:
         cancel,
         clip_advice,
         compare,
+        dashboard,
         data,
         doctor,
         errors,
@@ -65,7 +66,7 @@ def main() -> None:
     )
 
     sweeps = (train, sweep, plan, doctor, status, logs, cancel, rerun)
-    runs = (report, compare, evaluate, errors, align, transcribe, export, inspect)
+    runs = (report, compare, dashboard, evaluate, errors, align, transcribe, export, inspect)
     for module in (*sweeps, *runs, gradients, forensics, clip_advice, lr_find, data, lm, wandb):
         module.add(app)
     argv = sys.argv[1:]

@@ -107,12 +107,24 @@ def state_of(folder: Path) -> ExperimentState:
             cells.append(CellState(name, "planned", factors))
             continue
         try:
-            cells.append(_cell(folder / name, factors, last.get(name), jobs.get(name)))
+            cells.append(cell_state(folder / name, factors, last.get(name), jobs.get(name)))
         except RunError as error:
             damage.append(str(error))
             cells.append(CellState(name, "failed", factors, "its result.json cannot be read"))
     question = str(plan.get("question") or "")
     return ExperimentState(folder, str(plan["experiment"]), question, plan.get("axes", {}), cells, damage)
+
+
+def cell_state(folder: Path, factors: dict[str, Any], last: Event | None = None, job: str | None = None) -> CellState:
+    """Of one run's folder; `last` is its last event in the ledger.
+
+    Raises:
+        RunError: its result.json cannot be read, or says nothing that can be understood.
+    """
+    try:
+        return _cell(folder, factors, last, job)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder}/result.json: not what a run writes ({error}); move it away") from None
 
 
 def _cell(folder: Path, factors: dict[str, Any], last: Event | None, job: str | None) -> CellState:
@@ -151,14 +163,15 @@ def _cell(folder: Path, factors: dict[str, Any], last: Event | None, job: str | 
 
 def _progress(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / PROGRESS).read_text())
+        found = json.loads((folder / PROGRESS).read_text())
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _eta(progress: dict[str, Any]) -> float | None:
     """Seconds, at the pace of this process so far"""
-    if not progress or not progress["steps"] or progress["step"] <= progress["first_step"]:
+    if not progress.get("steps") or progress["step"] <= progress["first_step"]:
         return None
     pace = (progress["time"] - progress["began"]) / (progress["step"] - progress["first_step"])
     left = (progress["steps"] - progress["step"]) * pace - (time.time() - progress["time"])

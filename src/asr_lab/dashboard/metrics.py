@@ -1,0 +1,173 @@
+"""metrics.jsonl, read as it grows: only what was appended since the last time."""
+
+import json
+import os
+import threading
+from array import array
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asr_lab.dashboard.places import Places
+
+FILE = "metrics.jsonl"
+AXES = ("step", "epoch", "seconds")
+MOST_BYTES = 400_000_000  # of numbers that are kept
+MOST_KEYS = 500  # of a file; what has more was not written by a run
+
+Floats = NDArray[np.float64]
+
+
+class Columns:
+    """The numbers of one file by key, and where reading goes on."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._forget(inode=0)
+
+    def _forget(self, inode: int) -> None:
+        self.inode, self.offset = inode, 0
+        self.axes = {name: array("d") for name in AXES}
+        self.rows: dict[str, array[int]] = {}  # number of the row of each value
+        self.values: dict[str, array[float]] = {}
+        self.n_bad = 0  # lines that are no rows
+
+    def read(self, path: Path) -> None:
+        """Takes what is new; a file that became another one or shorter is read from its beginning."""
+        with open(path, "rb") as f:
+            now = os.fstat(f.fileno())
+            if now.st_ino != self.inode or now.st_size < self.offset:
+                self._forget(now.st_ino)
+            if now.st_size == self.offset:
+                return
+            f.seek(self.offset)
+            data = f.read(now.st_size - self.offset)
+        end = data.rfind(b"\n") + 1  # a line that is being written is left for the next time
+        for line in data[:end].split(b"\n"):
+            if line.strip():
+                self._take(line)
+        self.offset += end
+
+    def _take(self, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+            place = [float(row.get(axis, "nan")) for axis in AXES]
+            pairs = [(k, float(v)) for k, v in row.items() if k not in AXES and _is_number(v)]
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            self.n_bad += 1
+            return
+        number = len(self.axes["step"])
+        for axis, value in zip(AXES, place, strict=True):
+            self.axes[axis].append(value)
+        if any(key.startswith("test/") for key, _ in pairs):
+            self._drop_scoring(place[0])
+        for key, value in pairs:
+            if key not in self.values:
+                if len(self.values) >= MOST_KEYS:
+                    continue
+                self.rows[key], self.values[key] = array("l"), array("d")
+            self.rows[key].append(number)
+            self.values[key].append(value)
+
+    def _drop_scoring(self, step: float) -> None:
+        """Before a run is scored on test, its best checkpoint is on val: no further point of the training's curve."""
+        for key in (k for k in self.values if k.startswith("val/")):
+            rows, values = self.rows[key], self.values[key]
+            while rows and self.axes["step"][rows[-1]] >= step:
+                rows.pop()
+                values.pop()
+
+    @property
+    def n_bytes(self) -> int:
+        return 24 * len(self.axes["step"]) + 16 * sum(map(len, self.values.values()))
+
+    def points(self, key: str, axis: str) -> tuple[Floats, Floats]:
+        """(N,) places on the axis and (N,) values of `key`; none where the file has no such key."""
+        if key not in self.values:
+            return np.zeros(0), np.zeros(0)
+        places = np.frombuffer(self.axes[axis].tobytes(), np.float64)
+        rows = np.frombuffer(self.rows[key].tobytes(), np.dtype("l"))
+        return places[rows], np.frombuffer(self.values[key].tobytes(), np.float64)
+
+
+class Metrics:
+    """The columns of many runs; those that were not asked for longest go first."""
+
+    def __init__(self, places: Places):
+        self.places = places
+        self._found: OrderedDict[Path, Columns] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def mark(self, run: Path) -> Any:
+        """Changes with the file."""
+        return self.places.stamp(run / FILE)
+
+    def keys(self, run: Path) -> tuple[list[str], int]:
+        """What the run logged, and how many lines are no rows."""
+        columns = self._columns(run)
+        if columns is None:
+            return [], 0
+        with columns.lock:
+            return sorted(columns.values), columns.n_bad
+
+    def points(self, run: Path, key: str, axis: str) -> tuple[Floats, Floats]:
+        """As `Columns.points`; none where there is no file."""
+        columns = self._columns(run)
+        if columns is None:
+            return np.zeros(0), np.zeros(0)
+        with columns.lock:
+            return columns.points(key, axis)
+
+    def _columns(self, run: Path) -> Columns | None:
+        if self.places.stamp(run / FILE) is None:
+            return None
+        with self._lock:
+            columns = self._found.setdefault(run, Columns())
+            self._found.move_to_end(run)
+        with columns.lock:
+            try:
+                columns.read(run / FILE)
+            except OSError:
+                return None
+        with self._lock:
+            while len(self._found) > 1 and sum(c.n_bytes for c in self._found.values()) > MOST_BYTES:
+                self._found.popitem(last=False)
+        return columns
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def thin(xs: Floats, ys: Floats, most: int) -> dict[str, Any]:
+    """At most `most` points of a curve: means of neighbours, with their range where there are several.
+
+    Returns `x`, `y`, and where points were put together `low`, `high` and `n`, how many of them (of the last point
+    maybe less). A value that is no number is left out, unless all neighbours are: then it is null and makes a gap.
+    """
+    order = np.argsort(xs, kind="stable") if np.any(np.diff(xs) < 0) else slice(None)
+    xs, ys = xs[order], ys[order]
+    there = np.isfinite(xs)
+    xs, ys = xs[there], ys[there]
+    n = max(1, -(-len(xs) // most))
+    if n == 1:
+        return {"x": _rounded(xs), "y": _rounded(ys)}
+    starts = np.arange(0, len(xs), n)
+    finite = np.isfinite(ys)
+    counts = np.add.reduceat(finite.astype(float), starts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.add.reduceat(np.where(finite, ys, 0.0), starts) / np.where(counts > 0, counts, np.nan)
+    lows = np.minimum.reduceat(np.where(finite, ys, np.inf), starts)
+    highs = np.maximum.reduceat(np.where(finite, ys, -np.inf), starts)
+    sizes = np.diff(np.append(starts, len(xs)))
+    middle = np.add.reduceat(xs, starts) / sizes
+    found = {"x": middle, "y": means, "low": lows, "high": highs}
+    return {k: _rounded(v) for k, v in found.items()} | {"n": n}
+
+
+def _rounded(values: Floats) -> list[float | None]:
+    """Five figures: more than a screen has."""
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values.tolist()]
