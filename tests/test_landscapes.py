@@ -443,6 +443,6 @@ def test_speech_commands_do_not_take_a_landscape(asr_lab, toy_run, tmp_path):
 
 
 def test_the_line_of_a_cell_shows_the_gap(toy_run):
-    from asr_lab.sweep.local import line
+    from asr_lab.sweep.pool import line
 
     assert f"test/gap {toy_run.result()['metrics']['test/gap']:.3g}  " in line(toy_run)

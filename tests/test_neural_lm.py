@@ -277,7 +277,7 @@ def test_result_says_what_came_out(lm_run, capsys):
         assert result["metrics"][f"{split}/loss"] == pytest.approx(nats / n, rel=1e-5)
         assert result["metrics"][f"{split}/ppl"] == pytest.approx(math.exp(nats / n), rel=1e-5)
     assert rows[0].keys() == {"id", "text", "nats", "labels", "words", "speaker", "duration"}
-    from asr_lab.sweep.local import line
+    from asr_lab.sweep.pool import line
 
     assert line(lm_run).endswith(f"test/ppl {result['metrics']['test/ppl']:.2f}  {result['seconds']['total']:.0f} s")
     best = min(r["val/ppl"] for r in read_jsonl(lm_run.metrics_file) if "val/ppl" in r)

@@ -12,7 +12,7 @@ from asr_lab.build import build
 from asr_lab.evaluate import evaluate, score
 from asr_lab.files import read_jsonl
 from asr_lab.run import Run
-from asr_lab.sweep.local import line
+from asr_lab.sweep.pool import line
 from asr_lab.train import train
 
 from .conftest import choices, make_run, tiny

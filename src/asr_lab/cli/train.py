@@ -108,7 +108,7 @@ def _run(cfg) -> float | None:
         result = run.result() or {}
         if code:
             raise typer.Exit(2 if code == FULL else code)
-    from asr_lab.sweep.local import line
+    from asr_lab.sweep.pool import line
 
     print(line(run))
     print(run.folder)

@@ -46,7 +46,7 @@ class HalvingSweeper(GridSweeper):
     def launch(self, plan: Plan, todo: list[Planned]) -> Any:
         if not hasattr(self.launcher, "pool"):
             raise ConfigError("hydra/sweeper=halving works with hydra/launcher=local")
-        from asr_lab.sweep.local import Pool
+        from asr_lab.sweep.pool import Pool
 
         runs = self.frozen(plan, plan.cells)  # those that are done take part in the comparison
         epochs = {run.config["trainer"]["max_epochs"] for run in runs}

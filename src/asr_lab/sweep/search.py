@@ -25,8 +25,8 @@ from asr_lab.sweep.algebra import Cell, axis
 from asr_lab.sweep.conditions import holds
 from asr_lab.sweep.grid import GridSweeper, freeze
 from asr_lab.sweep.halving import points
-from asr_lab.sweep.local import Pool
 from asr_lab.sweep.plan import Plan, make_plan, read_arguments
+from asr_lab.sweep.pool import Pool
 
 FILE = "optuna.db"
 SAMPLERS = ("tpe", "random")

@@ -18,7 +18,7 @@ from asr_lab.errors import ConfigError, RunError
 from asr_lab.hold import GONE_S
 from asr_lab.ledger import Ledger
 from asr_lab.run import Run
-from asr_lab.sweep.local import n_devices, n_nodes
+from asr_lab.sweep.pool import n_devices, n_nodes
 from asr_lab.sweep.slurm_queue import ask, in_queue, max_array_size
 
 FOLDER = ".slurm"  # of the scripts and logs of jobs, in the experiment's folder
