@@ -527,6 +527,27 @@ def test_metrics_are_read_as_they_grow(tmp_path, monkeypatch):
     assert columns.points("a", "step")[0].tolist() == [7]
 
 
+def test_rows_taken_together_are_those_taken_one_by_one(tmp_path):
+    rng = random.Random(0)
+    rows = []
+    for i in range(300):
+        keys = rng.sample(["a", "b", "c", "val/wer"], rng.randint(0, 4))
+        values = {k: rng.choice([rng.random(), rng.randint(0, 9), float("nan"), -1e-300]) for k in keys}
+        rows.append({"step": i, "epoch": i // 9, "seconds": i / 3} | values)
+    text = "".join(json.dumps(r) + "\n" for r in [*rows, {"step": 250, "test/wer": 0.5}])
+    (tmp_path / "m").write_text(text)
+    together, single = Columns(), Columns()
+    together.read(tmp_path / "m")
+    single.inode = os.stat(tmp_path / "m").st_ino
+    for line in text.encode().splitlines():
+        single._take(line)
+    assert set(together.values) == set(single.values) == {"a", "b", "c", "val/wer", "test/wer"}
+    for key in single.values:
+        (xs, ys), (us, vs) = together.points(key, "seconds"), single.points(key, "seconds")
+        np.testing.assert_array_equal(ys[np.argsort(xs)], vs[np.argsort(us)])
+    assert together.points("val/wer", "step")[0].max() < 250
+
+
 def test_scoring_is_no_point_of_the_curve(tmp_path):
     path, columns = tmp_path / "metrics.jsonl", Columns()
     rows = [
