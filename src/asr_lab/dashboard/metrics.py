@@ -129,6 +129,7 @@ class Metrics:
     def __init__(self, places: Places):
         self.places = places
         self._found: OrderedDict[Path, Columns] = OrderedDict()
+        self._n_bytes = 0  # of all of them
         self._lock = threading.Lock()
 
     def mark(self, run: Path) -> Any:
@@ -158,13 +159,16 @@ class Metrics:
             columns = self._found.setdefault(run, Columns())
             self._found.move_to_end(run)
         with columns.lock:
+            before = columns.n_bytes
             try:
                 columns.read(run / FILE)
             except OSError:
                 return None
+            grown = columns.n_bytes - before
         with self._lock:
-            while len(self._found) > 1 and sum(c.n_bytes for c in self._found.values()) > MOST_BYTES:
-                self._found.popitem(last=False)
+            self._n_bytes += grown
+            while len(self._found) > 1 and self._n_bytes > MOST_BYTES:
+                self._n_bytes -= self._found.popitem(last=False)[1].n_bytes
         return columns
 
 
