@@ -75,7 +75,7 @@ class TestPlanner:
             ({"decoder": ["ctc", "joint"], "decoding": ["ctc", "joint"]}, [{"decoder", "decoding"}]),
         ],
     )
-    @pytest.mark.quick(2)
+    @pytest.mark.quick(1)
     def test_as_composed_in_full(self, load, grid, together):
         plan = planner(load, grid)
         assert [set(c) for c in plan.classes if len(c) > 1] == together

@@ -476,6 +476,7 @@ def test_a_named_corpus_has_the_splits_of_training(asr_lab, tones, tmp_path):
     assert {c["character"] for c in found["characters"]} == set("abcd ")  # normalised
 
 
+@pytest.mark.slow
 def test_a_sample_is_seeded_and_said(asr_lab, tones):
     cwd = tones.parent
     some = stats(asr_lab, "manifest.jsonl", "--max-utterances", "10", cwd=cwd)

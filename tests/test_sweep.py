@@ -117,6 +117,7 @@ def test_cells_that_come_twice_are_said(swept, asr_lab):
     assert "4 cells left out: the same as another" in done.stdout and "2 cells" in done.stdout, done
 
 
+@pytest.mark.slow
 def test_the_last_override_of_a_key_counts(swept, asr_lab):
     here, overrides, _ = swept
     for words, n in (
@@ -162,6 +163,7 @@ def test_a_plan_starts_nothing(swept, asr_lab):
     )
 
 
+@pytest.mark.slow
 def test_other_code_is_refused_unless_allowed(swept, asr_lab):
     here, overrides, _ = swept
     path = cells(here)[0] / "result.json"

@@ -51,6 +51,7 @@ def test_counts_are_those_of_the_texts(folder):
     assert math.isclose(json.loads((path.parent / "result.json").read_text())["metrics"]["test/wer"], wer)
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_the_report(folder):
     found = benchmark.report(folder)
     assert found["cells"] == 30 and found["s"] > 0 and found["peak_mib"] > 10 and found["page_mb"] > 0

@@ -58,6 +58,7 @@ def test_wandb_online_has_what_its_users_expect(trained, service):
     assert state["complete"] and state["url"].endswith(f"/runs/{run.fingerprint}")
 
 
+@pytest.mark.slow
 def test_wandb_offline_then_sync(trained, service, asr_lab, tmp_path, capfd):
     run, result = trained("encoder=bilstm", "logger=wandb_offline", *PATIENT, name="adhoc/cell")
     assert not service.asked
@@ -285,6 +286,7 @@ def test_tensorboard_has_curves_and_a_row_of_hparams(trained):
     assert events.summary_metadata["_hparams_/session_end_info"].plugin_data.content
 
 
+@pytest.mark.slow
 def test_trackio_has_rows_samples_and_scores(trained, tmp_path, monkeypatch):
     pytest.importorskip("trackio", reason="extra 'trackio' is not installed")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
@@ -316,6 +318,7 @@ def test_a_package_that_is_missing_is_said_before_training(monkeypatch, tones, t
 
 
 class TestSweep:
+    @pytest.mark.slow
     def test_a_grid_becomes_a_sweep_of_wandb(self, asr_lab, tmp_path):
         done = asr_lab("wandb", "sweep", "smoke", "trainer.max_epochs=1", cwd=tmp_path)
         sweep = yaml.safe_load(done.stdout)
