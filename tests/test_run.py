@@ -10,6 +10,7 @@ import torch
 
 from asr_lab.errors import DiskFullError, RunError
 from asr_lab.files import read_jsonl, write_json, write_jsonl, write_text
+from asr_lab.report.records import read_config
 from asr_lab.run import Run, fingerprint
 from asr_lab.sweep.cell import resolved
 from asr_lab.train import train
@@ -193,3 +194,12 @@ def test_git_state_is_of_the_checkout():
     head = Path(__file__).parents[1]
     known = subprocess.run(["git", "rev-parse", "HEAD"], cwd=head, capture_output=True, text=True, check=False)
     assert state["commit"] == (known.stdout.strip() or None)
+
+
+def test_a_configuration_of_fifty_thousand_levels_is_one_line(tmp_path):
+    """The parser in C would die of it."""
+    (tmp_path / "config.yaml").write_text("a: " + "[" * 50_000)
+    (tmp_path / "result.json").write_text('{"factors": {}}')
+    with pytest.raises(RunError, match="not a run's folder"):
+        Run.open(tmp_path)
+    assert read_config(tmp_path / "config.yaml") == {}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from asr_lab.errors import RunError, nearest
-from asr_lab.files import write_json, write_text
+from asr_lab.files import parse_yaml, write_json, write_text
 from asr_lab.hold import hold
 
 # Keys that cannot change a number: where things are, who watches, how many processes load data.
@@ -97,12 +97,11 @@ class Run:
         """
         folder = Path(folder).absolute()
         try:
-            # The parser in C, where there is one, is several times as fast.
-            config = yaml.load((folder / "config.yaml").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            config = parse_yaml((folder / "config.yaml").read_text())
             factors = json.loads((folder / "result.json").read_text())["factors"]
             if not (isinstance(config, dict) and isinstance(factors, dict)):
                 raise ValueError("config.yaml or result.json does not hold what a run writes")
-        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise RunError(f"{folder}: not a run's folder ({error}); give outputs/<experiment>/<cell>") from None
         return cls(folder, config, factors)
 

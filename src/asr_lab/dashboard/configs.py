@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from asr_lab.dashboard.answers import Kept
 from asr_lab.dashboard.places import Places
+from asr_lab.files import parse_yaml
 from asr_lab.report.records import as_object, as_text
 from asr_lab.run import flatten
 
 FILE = "config.yaml"
 MOST_BYTES = 200_000  # a run's has a few thousand
-MOST_LEVELS = 5000
 
 
 class Config(NamedTuple):
@@ -42,11 +42,7 @@ def _read(path: Path) -> Config:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
-        # The parser in C, ten times quicker, dies of fifty thousand levels and takes the server with it. Whatever opens
-        # a level without a longer line has one of these signs.
-        is_flat = sum(map(text.count, "[{-?")) < MOST_LEVELS
-        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader) if is_flat else yaml.SafeLoader)
+        config = parse_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             return Config({}, {}, f"{FILE}: not a configuration")
         values = {k: as_text(v) for k, v in flatten(config).items()}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_lab.files import read_jsonl
+from asr_lab.files import parse_yaml, read_jsonl
 
 RESULT = "result.json"
 HYPS = "hyps.test.jsonl"
@@ -54,8 +54,7 @@ def read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        # The parser in C, where there is one: an experiment has hundreds of these files.
-        config = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
