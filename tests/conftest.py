@@ -201,6 +201,10 @@ def service(monkeypatch):
         for key, value in started.environment.items():
             monkeypatch.setenv(key, value)
         yield started
+    if "wandb" in sys.modules:  # a client in this process keeps the address
+        from asr_lab.tracking.wandb_copy import close_client
+
+        close_client(at_once=True)
 
 
 def single_words(manifest: Path, folder: Path) -> Path:

@@ -131,7 +131,7 @@ def _answer(rows: list[Configuration], rate: str, able: Power | None) -> str:
         else:
             text += ";"
         text += " the other one is worse" if worse == 1 else f" the other {worse} are worse"
-    if able and math.isfinite(able.detectable):
+    if able and math.isfinite(able.detectable) and able.detectable > 0.0005:  # else it reads 0.0
         return text + f"; true differences under {percent(able.detectable)} points would mostly go unnoticed here."
     return text + "."
 
