@@ -13,8 +13,10 @@ from asr_lab.dashboard.places import Places
 from asr_lab.dashboard.utterances import Utterances
 from asr_lab.report.configurations import MIN_SPEAKERS
 from asr_lab.report.records import HYPS, Scores, read_scores
-from asr_lab.report.stats import LEVEL, N_RESAMPLES, Interval, compare
+from asr_lab.report.stats import LEVEL, Interval, compare
 from asr_lab.run import is_numbered
+
+DRAWS = 4000  # fewer than the report's: other answers wait while these are counted
 
 
 class Comparisons:
@@ -68,7 +70,7 @@ class Comparisons:
             return None
         (errors_a, total), (errors_b, _) = counts
         blocks = _blocks(first)
-        found = compare([errors_a[None], errors_b[None]], total, blocks=blocks)
+        found = compare([errors_a[None], errors_b[None]], total, blocks=blocks, n_resamples=DRAWS)
         best = 0 if found[0].best else 1
         delta = found[1].delta if best == 0 else Interval(*(-x for x in _turned(found[0].delta)))
         return {
@@ -79,7 +81,7 @@ class Comparisons:
             "identical": bool(first.hyps == second.hyps),
             "level": LEVEL,
             "n": len(first.ids),
-            "n_resamples": N_RESAMPLES,
+            "n_resamples": DRAWS,
             "unit": "utterances" if blocks is None else f"{len(set(blocks))} speakers",
             "errors": [s.edits.sum(0).tolist() for s in scores],  # substitutions, deletions, insertions in words
         }
