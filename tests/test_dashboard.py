@@ -167,7 +167,7 @@ def test_two_runs_compared(own):
     found = client(own).get("/api/compare?a=x/r0&b=x/r1").json()
     assert [[k, a, b] for k, a, b, _ in found["config"]] == [["encoder.name", "bilstm", "gru"]]
     rates = found["rates"]
-    rows = {r.factors["encoder"]: r for r in configurations(collect(own / "x"), 10_000, 0.95, 0)}
+    rows = {r.factors["encoder"]: r for r in configurations(collect(own / "x"), rates["n_resamples"], 0.95, 0)}
     assert rates["a"] == pytest.approx(list(rows["bilstm"].wer)) and rates["b"] == pytest.approx(list(rows["gru"].wer))
     assert rates["delta"][0] == pytest.approx(rates["b"][0] - rates["a"][0])
     assert rates["delta"][1] <= rates["delta"][0] <= rates["delta"][2]
