@@ -2,13 +2,15 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from asr_lab.callbacks.stopping import Stop, StopBetweenSteps
+from asr_lab.callbacks.stopping import StopBetweenSteps
 from asr_lab.errors import PausedError, RankLostError
 from asr_lab.files import read_jsonl
-from asr_lab.process import PAUSE, n_threads
+from asr_lab.process import PAUSE, Stop, n_threads
 from asr_lab.run import Run
 from asr_lab.sweep.state import state_of
 from asr_lab.train import main, train
@@ -124,3 +126,18 @@ def test_a_rank_that_has_gone_is_no_failure_of_the_run(tones, tmp_path, monkeypa
         train(run)
     assert (run.result() or {})["status"] == "preempted"
     assert main(str(run.folder)) == 128 + signal.SIGTERM
+
+
+def test_a_cell_hears_signals_before_it_imports():
+    """A scheduler's signal may come in the first seconds; unheard, it would end the process without a word."""
+    code = """
+import os, signal, sys
+from asr_lab import train
+def is_opened(folder):
+    assert "torch" not in sys.modules
+    os.kill(os.getpid(), signal.SIGUSR2)
+train.Run.open = is_opened
+train.main("run")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGUSR2, done.stderr

@@ -3,12 +3,16 @@
 import ctypes
 import logging
 import os
+import signal
+import sys
 import warnings
+from typing import Any
 
 from asr_lab.errors import AsrLabError
 
 # Epochs after which a run ends for now; set by a search that halves, which lets it go on another time.
 PAUSE = "ASR_LAB_PAUSE_AFTER_EPOCHS"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # that ask a run to stop
 
 
 def n_threads(wanted: int | str) -> int:
@@ -58,3 +62,28 @@ def quieten() -> None:
         ".*`srun` command is available.*",  # a launcher of ours uses it where it should
     ):
         warnings.filterwarnings("ignore", pattern)
+
+
+class Stop:
+    """What this process was told."""
+
+    wanted: int | None = None  # number of the signal
+    can_wait = False  # steps are being made: the next one's end comes soon
+    listens = False
+
+
+def stop_on_signals() -> None:
+    """From now on SIGTERM, SIGUSR1 and SIGUSR2 end this process as `preempted`, exit status 128 + number.
+
+    While it trains it saves first, after the step or validation at hand; a second signal ends it at once.
+    """
+    Stop.wanted, Stop.can_wait, Stop.listens = None, False, True
+    for number in SIGNALS:
+        signal.signal(number, told_to_stop)
+
+
+def told_to_stop(number: int, frame: Any) -> None:
+    """What hears those signals"""
+    if Stop.wanted or not Stop.can_wait:
+        sys.exit(128 + number)
+    Stop.wanted = number

@@ -13,7 +13,7 @@ from asr_lab.environment import code_digest, environment, git_state, peak_memory
 from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, PausedError, RankLostError, is_disk_full
 from asr_lab.files import remove_temporaries, write_jsonl, write_text
 from asr_lab.hold import BusyError
-from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten
+from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten, stop_on_signals
 from asr_lab.run import Run, now
 
 log = logging.getLogger(__name__)
@@ -284,10 +284,8 @@ def _try_to_write(run: Run, **changes: Any) -> None:
 def main(folder: str) -> int:
     """Exit status of one cell's process: 0 done, 2 for what a person can mend, 3 held by another process, 4 on a disk
     that is full or read-only, 128 + a signal's number, 1 for anything else."""
+    stop_on_signals()  # first of all: what comes next imports for seconds
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from asr_lab.callbacks.stopping import stop_on_signals
-
-    stop_on_signals()
     try:
         train(Run.open(Path(folder)))
     except PausedError as pause:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from asr_lab.sweep.slurm_local import LocalSlurm, is_installed
 from asr_lab.sweep.state import state_of
 
 from ..conftest import tiny
-from .test_faults import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,25 +41,17 @@ grid:
 """
 
 
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
-    found = LocalSlurm(tmp_path_factory.mktemp("slurm"), max_array_size=9)
+@pytest.fixture
+def slurm(tmp_path):
+    """One of its own for each test: what a test leaves does not hold up the next one."""
+    found = LocalSlurm(tmp_path / "slurm", max_array_size=9)
     found.start()
     yield found
     found.stop()
-
-
-@pytest.fixture(autouse=True)
-def _an_empty_queue(slurm, tmp_path):
-    """What a test leaves does not hold up the next one."""
-    yield
     for path in Path("/proc").glob("[0-9]*/cmdline"):  # commands whose shepherd was killed wait for ever
         with contextlib.suppress(OSError):
-            if str(tmp_path).encode() in (line := path.read_bytes()) and line.startswith(b"srun"):
+            if str(tmp_path).encode() in path.read_bytes():
                 os.kill(int(path.parent.name), signal.SIGKILL)
-    slurm.ask("scancel", "--state=PENDING,RUNNING", "-u", "root")
-    with contextlib.suppress(AssertionError):
-        wait_for(lambda: not slurm.ask("squeue", "-h").stdout.strip(), 60)
 
 
 class Cluster:
@@ -82,7 +74,20 @@ class Cluster:
     def counts(self) -> dict[str, int]:
         return state_of(self.folder).counts
 
-    def release(self) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Fails with all that may tell why."""
+        until = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > until:
+                logs = sorted([*self.folder.glob("*/train.log"), *self.folder.glob(".slurm/*.out")])
+                logs += sorted(self.slurm.folder.glob("*.log"))
+                told = [f"{path}:\n{path.read_text(errors='replace')[-3000:]}" for path in logs]
+                told += [str(cell) for cell in state_of(self.folder).cells]
+                pytest.fail("\n".join([f"waited {seconds} s", *told, self.slurm.ask("squeue").stdout]))
+            self._release()
+            time.sleep(0.2)
+
+    def _release(self) -> None:
         """Requeued jobs wait two minutes; not here."""
         for job in self.slurm.ask("squeue", "-h", "-r", "-t", "PD", "-o", "%i").stdout.split():
             self.slurm.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
@@ -106,16 +111,10 @@ def test_preempted_cells_go_on_from_their_checkpoints(tmp_path, tones, slurm):
                 assert cell.job
                 slurm.ask("scancel", "-s", "USR2", cell.job)
                 signalled.add(cell.name)
-        cluster.release()
         return len(signalled) == 12
 
-    wait_for(all_signalled, 400)
-
-    def all_done() -> bool:
-        cluster.release()
-        return cluster.counts()["done"] == 12
-
-    wait_for(all_done, 400)
+    cluster.wait_for(all_signalled, 400)
+    cluster.wait_for(lambda: cluster.counts()["done"] == 12, 400)
     results = [json.loads(p.read_text()) for p in cluster.folder.glob("*/result.json")]
     assert all(r["resumed_at_step"] > 0 for r in results)
     report = cluster("report", "cluster")
@@ -129,14 +128,13 @@ def test_a_time_limit_saves_and_queues_again(tmp_path, tones, slurm):
     assert cluster.sweep().returncode == 0
 
     def requeued() -> bool:
-        cluster.release()
         return any((p.parent / "train.log").read_text().count("going on from step") >= 1 for p in logs(cluster))
 
-    wait_for(requeued, 300)
+    cluster.wait_for(requeued, 400)
     said = cluster("cancel", "cluster")
     assert said.returncode == 0
-    wait_for(lambda: cluster.counts()["cancelled"] == 1)
-    wait_for(lambda: not slurm.ask("squeue", "-h").stdout.strip())
+    cluster.wait_for(lambda: cluster.counts()["cancelled"] == 1, 120)
+    cluster.wait_for(lambda: not slurm.jobs(), 120)
 
 
 def test_a_node_that_dies_loses_nothing(tmp_path, tones, slurm):
@@ -149,9 +147,10 @@ def test_a_node_that_dies_loses_nothing(tmp_path, tones, slurm):
     rng = random.Random(seed)
     victims = ["slurmd", "slurmd", "slurmstepd", "cell", "slurmstepd", "slurmd"]
     rng.shuffle(victims)
-    until, launched = time.monotonic() + 600, time.monotonic()
-    while cluster.counts()["done"] < 4:
-        cluster.release()
+    launched = time.monotonic()
+
+    def all_done() -> bool:
+        nonlocal launched
         cells = state_of(cluster.folder).cells
         if victims and any(c.state == "running" and c.step for c in cells):
             time.sleep(rng.uniform(0, 0.5))
@@ -159,8 +158,9 @@ def test_a_node_that_dies_loses_nothing(tmp_path, tones, slurm):
         elif time.monotonic() - launched > 15 and any(c.state == "preempted" for c in cells):
             assert cluster.sweep().returncode == 0  # a job whose shepherd was killed is cancelled by this
             launched = time.monotonic()
-        assert time.monotonic() < until, (cells, slurm.ask("squeue").stdout)
-        time.sleep(0.5)
+        return all(c.state == "done" for c in cells)
+
+    cluster.wait_for(all_done, 600)
     assert len(victims) < 3  # the cells may be over before all were killed
     done = Counter(e.cell for e in read_events(cluster.folder)[0] if e.state == "done")
     assert set(done.values()) == {1}
@@ -172,9 +172,11 @@ def kill(what: str, slurm: LocalSlurm, cluster: Cluster) -> None:
         time.sleep(0.5)
         slurm.start_slurmd()
     elif what == "slurmstepd":
-        for pid in subprocess.run(["pgrep", "slurmstepd"], capture_output=True, text=True, check=False).stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                is_shepherd = (path.parent / "comm").read_text().startswith("slurmstepd")
+                if is_shepherd and str(slurm.folder).encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
     else:
         for path in cluster.folder.glob("*/.lock"):
             if (who := holder(path.parent)) and who.is_alive:
@@ -196,13 +198,9 @@ def test_ranks_of_a_cell_are_tasks_of_its_job(tmp_path, tones, slurm):
             return True
         return False
 
-    wait_for(is_training, 200)
+    cluster.wait_for(is_training, 200)
 
-    def is_done() -> bool:
-        cluster.release()
-        return cluster.counts()["done"] == 1
-
-    wait_for(is_done, 200)
+    cluster.wait_for(lambda: cluster.counts()["done"] == 1, 200)
     [result] = [json.loads(p.read_text()) for p in cluster.folder.glob("*/result.json")]
     assert result["resumed_at_step"] > 0
     assert (result_folder(cluster) / "hyps.test.jsonl").read_text().count("\n") == 6
@@ -218,7 +216,7 @@ def test_mistakes_queue_nothing(tmp_path, tones, slurm):
         done = cluster.sweep(*more)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr.strip().splitlines()[-1]
-    assert not slurm.ask("squeue", "-h").stdout.strip()
+    assert not slurm.jobs()
     slurm.kill("slurmctld")
     try:
         done = cluster.sweep()

@@ -9,34 +9,9 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from asr_lab.errors import PausedError
-from asr_lab.process import PAUSE
+from asr_lab.process import PAUSE, Stop, told_to_stop
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EVERY = 8  # steps between two agreements of several ranks
-
-
-class Stop:
-    """What this process was told."""
-
-    wanted: int | None = None  # number of the signal
-    can_wait = False  # steps are being made: the next one's end comes soon
-    listens = False
-
-
-def stop_on_signals() -> None:
-    """From now on SIGTERM, SIGUSR1 and SIGUSR2 end this process as `preempted`, exit status 128 + number.
-
-    While it trains it saves first, after the step or validation at hand; a second signal ends it at once.
-    """
-    Stop.wanted, Stop.can_wait, Stop.listens = None, False, True
-    for number in SIGNALS:
-        signal.signal(number, _told)
-
-
-def _told(number: int, frame: Any) -> None:
-    if Stop.wanted or not Stop.can_wait:
-        sys.exit(128 + number)
-    Stop.wanted = number
 
 
 class StopBetweenSteps(Callback):
@@ -48,7 +23,7 @@ class StopBetweenSteps(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         Stop.can_wait = True
         if Stop.listens:  # Lightning has put its own in front, which ends the process before there is a checkpoint
-            signal.signal(signal.SIGTERM, _told)
+            signal.signal(signal.SIGTERM, told_to_stop)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         n = trainer.current_epoch  # epochs that are over

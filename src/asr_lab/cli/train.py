@@ -95,7 +95,7 @@ def _run(cfg) -> float | None:
 
         tell_agent(run)
     if cfg.trainer.devices == 1 or run.is_done():
-        from asr_lab.callbacks.stopping import stop_on_signals
+        from asr_lab.process import stop_on_signals
         from asr_lab.train import train as train_here
 
         stop_on_signals()

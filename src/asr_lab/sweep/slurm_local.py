@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-WAIT_S = 30.0
+WAIT_S = 30.0  # for the node to get ready
+STOP_S = 15.0  # for cancelled jobs to be gone
 
 CONF = """\
 ClusterName=local
@@ -126,8 +127,17 @@ class LocalSlurm:
         if pid := self.pid(name):
             _signal(pid, signal.SIGKILL)
 
+    def jobs(self) -> list[str]:
+        """Ids of all that is in the queue"""
+        return self.ask("squeue", "-h", "-o", "%A").stdout.split()
+
     def stop(self) -> None:
-        self.ask("scancel", "--state=PENDING,RUNNING", "-u", "root")
+        """Cancel all jobs, then end the daemons."""
+        if jobs := self.jobs():
+            self.ask("scancel", *jobs)
+            until = time.monotonic() + STOP_S
+            while self.jobs() and time.monotonic() < until:
+                time.sleep(0.2)
         for name in reversed(DAEMONS):
             if pid := self.pid(name):
                 _signal(pid, signal.SIGTERM)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from asr_lab.callbacks.stopping import Stop
+from asr_lab.process import Stop
 from asr_lab.tracking import RunInfo
 from asr_lab.tracking.follow import END, TELL
 
