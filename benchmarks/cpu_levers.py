@@ -49,6 +49,7 @@ def main() -> None:
         ("depthwise 2-D convolution: bfloat16 / float32", *compare(depthwise(True), depthwise(False), options.rounds)),
         ("Conformer step: float32 / bfloat16 autocast", *compare(conformer(False), conformer(True), options.rounds)),
         ("Conformer step: freed memory returned / kept", *malloc(options.rounds)),
+        ("importing Lightning: as it comes / leanly", *importing()),
     ]
     for name, plain, ours in rows:
         print(f"{name:62} {1e3 * plain:8.2f} ms {1e3 * ours:8.2f} ms   {plain / ours:5.2f}x")
@@ -137,6 +138,18 @@ def conformer_step_seconds(kept: bool, rounds: int) -> float:
         ctypes.CDLL(None)  # nothing set: the C library as it comes
     step = conformer(True)
     return compare(step, step, rounds)[0]
+
+
+def importing() -> tuple[float, float]:
+    """CPU seconds of fresh processes, in turn."""
+    seconds: dict[str, list[float]] = {"": [], "from asr_lab.lean_imports import import_leanly; import_leanly(); ": []}
+    for _ in range(7):
+        for before, values in seconds.items():
+            code = f"{before}import pytorch_lightning, time; print(time.process_time())"
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            values.append(float(done.stdout))
+    plain, ours = map(statistics.median, seconds.values())
+    return plain, ours
 
 
 if __name__ == "__main__":

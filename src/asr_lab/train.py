@@ -13,6 +13,7 @@ from asr_lab.environment import code_digest, environment, git_state, peak_memory
 from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, PausedError, RankLostError, is_disk_full
 from asr_lab.files import remove_temporaries, write_jsonl, write_text
 from asr_lab.hold import BusyError
+from asr_lab.lean_imports import import_leanly
 from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten, stop_on_signals
 from asr_lab.run import Run, now
 
@@ -285,6 +286,7 @@ def main(folder: str) -> int:
     """Exit status of one cell's process: 0 done, 2 for what a person can mend, 3 held by another process, 4 on a disk
     that is full or read-only, 128 + a signal's number, 1 for anything else."""
     stop_on_signals()  # first of all: what comes next imports for seconds
+    import_leanly()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         train(Run.open(Path(folder)))

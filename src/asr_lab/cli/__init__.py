@@ -8,6 +8,7 @@ import typer
 
 from asr_lab import __version__
 from asr_lab.errors import AsrLabError
+from asr_lab.lean_imports import import_leanly
 
 # Plain help: Rich's costs 0.2 s of import at every call.
 app = typer.Typer(
@@ -69,6 +70,7 @@ def main() -> None:
     runs = (report, compare, dashboard, evaluate, errors, align, transcribe, export, inspect)
     for module in (*sweeps, *runs, gradients, forensics, clip_advice, lr_find, data, lm, wandb):
         module.add(app)
+    import_leanly()
     argv = sys.argv[1:]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a user's own parts live there; `python -m asr_lab` has it already

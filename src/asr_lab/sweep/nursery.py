@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_lab.errors import is_disk_full
+from asr_lab.lean_imports import import_leanly
 from asr_lab.train import FULL
 
 PRELOADED = (
@@ -192,6 +193,7 @@ def main() -> int:
     """Exit status of the nursery; its children never come back from here."""
     import importlib
 
+    import_leanly()
     if CAN_FORK:
         for name in PRELOADED:
             importlib.import_module(name)
