@@ -223,19 +223,10 @@ def apart(cell: Cell, from_set: ScoredSet) -> str:
     if _key(cell) == from_set.key:
         return ""
     normalizers = [c.factors.get("data/normalizer") for c in (cell, from_set.cell)]
-    if mine.ids != theirs.ids:
-        shared = len({*mine.ids} & {*theirs.ids})
-        return (
-            f"another test set ({len(mine.ids)} utterances, {shared} of them among the {len(theirs.ids)} of the others)"
-        )
-    if mine.refs != theirs.refs:
-        named = f" (data/normalizer {normalizers[0]} and {normalizers[1]})" if normalizers[0] != normalizers[1] else ""
-        return f"the same utterances with other reference texts, as another normaliser makes them{named}"
-    return (
-        "the same utterances of other test data"
-        if cell.digest.get("test") != from_set.cell.digest.get("test")
-        else ("the same utterances with other counts of words or characters")
-    )
+    named = f"; data/normalizer {normalizers[0]} and {normalizers[1]}" if normalizers[0] != normalizers[1] else ""
+    if cell.digest.get("test") != from_set.cell.digest.get("test"):
+        named += "; digests of the test data differ"
+    return f"another test set ({mine.unlike(theirs) or 'its characters were counted otherwise'}{named})"
 
 
 def _blocks(cell: Cell) -> tuple[tuple[str, ...] | None, str]:

@@ -39,6 +39,19 @@ class Scores(NamedTuple):
             return self.errors, self.words
         return None if self.char_errors is None or self.chars is None else (self.char_errors, self.chars)
 
+    def unlike(self, other: "Scores") -> str:
+        """Why the two are not of one test set; "" where they have the same utterances, references and words."""
+        if self.ids != other.ids:
+            only = sorted({*self.ids} ^ {*other.ids})
+            shared = len({*self.ids} & {*other.ids})
+            return f"{len(self.ids)} and {len(other.ids)} utterances, {shared} of them in both ('{only[0]}' is not)"
+        pairs = zip(self.ids, self.refs, other.refs, strict=True)
+        if changed := [pair for pair in pairs if pair[1].split() != pair[2].split()]:
+            utterance, mine, theirs = changed[0]
+            return f'{len(changed)} references differ, as that of \'{utterance}\' ("{mine[:60]}" and "{theirs[:60]}")'
+        same = (self.words == other.words).all()
+        return "" if same else "the same references were counted as different numbers of words"
+
 
 def read_object(path: Path) -> tuple[dict[str, Any], list[str]]:
     """A JSON object and no damage, or nothing and one line that names the file."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asr_lab.errors import RunError
-from asr_lab.report.records import Scores, as_object, as_text
+from asr_lab.report.records import as_object, as_text
 from asr_lab.report.sides import Member, Side
 
 
@@ -22,7 +22,7 @@ def check_same_test(sides: Sequence[Side], split: str) -> None:
                 f"{who} were scored with different normalisers ({_name(ours)} and {_name(theirs)}), which count "
                 "different words; train or evaluate both with the same data/normalizer"
             )
-        if reason := _other_test(first.scores, other.scores):
+        if reason := first.scores.unlike(other.scores):
             raise RunError(f"{who} were scored on different {split} sets: {reason}")
         marks = [as_object(as_object(m.result.get("data")).get("digest")).get(split) for m in (first, other)]
         if None not in marks and marks[0] != marks[1]:
@@ -45,18 +45,3 @@ def _name(normalizer: Any) -> str:
     target = str(normalizer.get("_target_", "")).rpartition(".")[2]
     options = [f"{k}={as_text(v)}" for k, v in normalizer.items() if not k.startswith("_")]
     return ", ".join([target, *options])
-
-
-def _other_test(a: Scores, b: Scores) -> str:
-    """Why two lists of scored utterances are not of one test set; "" if they are."""
-    if a.ids != b.ids:
-        only = sorted({*a.ids} ^ {*b.ids})
-        shared = len({*a.ids} & {*b.ids})
-        return f"{len(a.ids)} and {len(b.ids)} utterances, {shared} of them in both ('{only[0]}' is not)"
-    changed = [i for i, (x, y) in enumerate(zip(a.refs, b.refs, strict=True)) if x.split() != y.split()]
-    if changed:
-        i = changed[0]
-        return (
-            f'{len(changed)} references differ, as that of \'{a.ids[i]}\' ("{a.refs[i][:60]}" and "{b.refs[i][:60]}")'
-        )
-    return "" if (a.words == b.words).all() else "the same references were counted as different numbers of words"
