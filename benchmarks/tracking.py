@@ -35,18 +35,19 @@ import sys, time
 from pathlib import Path
 from statistics import median
 from pytorch_lightning import Callback
-from asr_lab import train as module
+from asr_lab import build_callbacks as module
 from asr_lab.run import Run
+from asr_lab.train import train
 class Clock(Callback):
     at = []
     def on_train_batch_start(self, *args): self.at.append(time.perf_counter())
-made = module.make_callbacks
+made = module.build_callbacks
 def with_clock(*args):
     callbacks, best = made(*args)
     return [*callbacks, Clock()], best
-module.make_callbacks = with_clock
+module.build_callbacks = with_clock
 start = time.perf_counter()
-module.train(Run.open(Path(sys.argv[1])))
+train(Run.open(Path(sys.argv[1])))
 steps = [b - a for a, b in zip(Clock.at, Clock.at[1:])]
 print(median(steps), sum(steps) / len(steps), time.perf_counter() - start)
 """

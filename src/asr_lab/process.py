@@ -64,6 +64,11 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", pattern)
 
 
+def is_quiet(config: dict[str, Any]) -> bool:
+    """A line an epoch instead of progress bars: told so, or nobody is looking."""
+    return config["runtime"]["quiet"] or not sys.stderr.isatty()
+
+
 class Stop:
     """What this process was told."""
 

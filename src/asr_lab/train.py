@@ -4,17 +4,17 @@ import logging
 import signal
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from asr_lab import ledger
+from asr_lab.endings import ending
 from asr_lab.environment import code_digest, environment, git_state, peak_memory_mb
-from asr_lab.errors import AsrLabError, DiskFullError, ExplodedError, PausedError, RankLostError, is_disk_full
+from asr_lab.errors import AsrLabError, DiskFullError, PausedError, RankLostError, is_disk_full
 from asr_lab.files import remove_temporaries, write_jsonl, write_text
 from asr_lab.hold import BusyError
 from asr_lab.lean_imports import import_leanly
-from asr_lab.process import is_main_process, keep_freed_memory, n_threads, quieten, stop_on_signals
+from asr_lab.process import is_main_process, is_quiet, keep_freed_memory, n_threads, quieten, stop_on_signals
 from asr_lab.run import Run, now
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,7 @@ def train(run: Run) -> dict[str, Any]:
         try:
             result = _train(run, start, watchers)
         except BaseException as error:
-            error = _known(error, run)
-            status, reason = _status(error, run), _reason(error)
-            if status == "cancelled":
-                reason = run.cancelled_file.read_text().strip()
+            error, status, reason = ending(error, run)
             _try_to_write(run, status=status, reason=reason, finished=now())
             tell(status, reason)
             raise error
@@ -81,6 +78,7 @@ def _train(run: Run, start: float, watchers: list[Any]) -> dict[str, Any]:
     config = run.config
     _set_up(config)
     from asr_lab.build import make
+    from asr_lab.build_callbacks import build_callbacks
     from asr_lab.callbacks.checkpoint import place_of, scored_weights, settle
     from asr_lab.callbacks.meter import Meter
     from asr_lab.tracking import RunInfo
@@ -96,7 +94,7 @@ def _train(run: Run, start: float, watchers: list[Any]) -> dict[str, Any]:
     watchers += make(config, "logger")(run=info) if is_main else []
     files = JsonlLogger(run.metrics_file, resume_step) if is_main else None
     meter = Meter()
-    callbacks, best = make_callbacks(run, meter, parts.task.averaging)
+    callbacks, best = build_callbacks(run, meter, parts.task.averaging)
     trainer = make(config, "trainer")(
         callbacks=callbacks,
         logger=[files, *watchers] if files else False,
@@ -182,40 +180,6 @@ def _before_training(run: Run, parts: Any) -> dict[str, Any]:
     return {"data": {"digest": data.corpus.digests(), "manifest": str(data.corpus.manifest)}, "encoder": encoder}
 
 
-def make_callbacks(run: Run, meter: Any, averaging: Any) -> tuple[list[Any], Any]:
-    """(all callbacks, the one that keeps the best checkpoint)"""
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
-    from asr_lab.build import call
-    from asr_lab.callbacks.averaging import KeptCheckpoints
-    from asr_lab.callbacks.checkpoint import BestCheckpoint, TimedCheckpoint
-    from asr_lab.callbacks.lines import EpochLines
-    from asr_lab.callbacks.progress import Progress
-    from asr_lab.callbacks.seeding import StepSeeds
-    from asr_lab.callbacks.stopping import StopBetweenSteps
-
-    # Two of them: Lightning's own `save_last` only follows when the best one moves.
-    shared = {"dirpath": run.checkpoints, "save_on_train_epoch_end": False, "enable_version_counter": False}
-    kept = KeptCheckpoints.of(averaging, run.checkpoints, run.score)
-    best = BestCheckpoint(kept, filename="best", monitor=f"val/{run.score}", mode="min", **shared)
-    last = ModelCheckpoint(filename="last", **shared)
-    often = TimedCheckpoint(timedelta(minutes=run.config["runtime"]["checkpoint_minutes"]), filename="last", **shared)
-    # In this order: `last` holds the scores of `best` and `kept`.
-    recorder = call(run.config, "gradients", folder=run.folder)
-    watch = call(run.config, "detectors", folder=run.folder, tell=run.write_result)
-    callbacks = [StepSeeds(run.config["seed"]), meter, recorder, watch, best, *([kept] if kept else []), last, often]
-    if "through_time" in run.config:  # speech alone has the group
-        callbacks.append(call(run.config, "through_time", folder=run.folder))
-    callbacks += [Progress(run.folder, run.score), StopBetweenSteps(run.last_checkpoint)]
-    if is_quiet(run.config):
-        callbacks.append(EpochLines(run.score))
-    else:
-        from pytorch_lightning.callbacks import RichProgressBar
-
-        callbacks.append(RichProgressBar(leave=False))
-    return callbacks, best
-
-
 def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> tuple[dict[str, float], dict[str, list]]:
     """Score val and test with the best checkpoint and write a row of each utterance. Returns metrics and rows."""
     from asr_lab.evaluate import gather_rows, with_speakers
@@ -235,43 +199,6 @@ def score_best(run: Run, parts: Any, trainer: Any, loaders: dict[str, Any]) -> t
             if getattr(getattr(parts.task, "decoder", None), "one_label", False):
                 write_text(run.confusion_file(split), confusion(rows[split]).csv())
     return metrics, rows
-
-
-def is_quiet(config: dict[str, Any]) -> bool:
-    return config["runtime"]["quiet"] or not sys.stderr.isatty()
-
-
-def _status(error: BaseException, run: Run) -> str:
-    if isinstance(error, ExplodedError):
-        return "exploded"
-    if isinstance(error, Exception) and not isinstance(error, DiskFullError | PausedError | RankLostError):
-        return "failed"
-    # Ctrl-C, a signal, a full disk or the death of another rank are nothing of the run's: it goes on another time.
-    return "cancelled" if run.cancelled_file.exists() else "preempted"
-
-
-def _known(error: BaseException, run: Run) -> BaseException:
-    """A fault around the run that a library's error stands for, or the error itself"""
-    known = None
-    if is_disk_full(error) and not isinstance(error, DiskFullError):
-        known = DiskFullError(f"{run.folder}: no space left while writing; free some, then run again to go on")
-    elif _is_of_ranks(error):
-        known = RankLostError(f"another rank has gone: {' '.join(str(error).split())}")
-    if known:
-        known.__cause__ = error
-    return known or error
-
-
-def _is_of_ranks(error: BaseException) -> bool:
-    from torch import distributed
-
-    # Gloo raises plain errors.
-    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, AsrLabError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _try_to_write(run: Run, **changes: Any) -> None:
