@@ -21,7 +21,7 @@ setup: $(STAMP) ## Make .venv and install what constraints.txt pins
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 demo: setup ## Run the smoke experiment (2 encoders x 3 clippings x 2 seeds) and write its report

@@ -89,12 +89,14 @@ class Cluster:
 
     def _release(self) -> None:
         """Requeued jobs wait two minutes; not here."""
-        for job in self.slurm.ask("squeue", "-h", "-r", "-t", "PD", "-o", "%i").stdout.split():
-            self.slurm.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
+        for line in self.slurm.ask("squeue", "-h", "-r", "-t", "PD", "-o", "%i|%r").stdout.splitlines():
+            job, reason = line.split("|")
+            if reason == "BeginTime":
+                self.slurm.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
 
 
 def test_preempted_cells_go_on_from_their_checkpoints(tmp_path, tones, slurm):
-    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=60")
+    cluster = Cluster(tmp_path, slurm, tones, "trainer.max_epochs=120")  # long enough to be caught at
     done = cluster.sweep()
     assert done.returncode == 0, done.stderr
     assert "queued 12 cells" in done.stderr and len(set(done.stderr.split(" as ")[1].split(","))) == 2  # the limit is 8
