@@ -4,13 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from asr_lab.callbacks.stopping import StopBetweenSteps
 from asr_lab.errors import PausedError, RankLostError
 from asr_lab.files import read_jsonl
-from asr_lab.process import PAUSE, Stop, n_threads
+from asr_lab.process import PATIENCE_S, PAUSE, Stop, n_threads, told_to_stop
 from asr_lab.run import Run
 from asr_lab.sweep.state import state_of
 from asr_lab.train import main, train
@@ -41,6 +42,7 @@ def rows(run: Run) -> list[dict]:
 def nothing_wanted(monkeypatch):
     monkeypatch.setattr(Stop, "wanted", None)
     monkeypatch.setattr(Stop, "can_wait", False)
+    monkeypatch.setattr(Stop, "ends", False)
 
 
 def told_at(monkeypatch, step: int) -> None:
@@ -141,3 +143,32 @@ train.main("run")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 128 + signal.SIGUSR2, done.stderr
+
+
+def test_the_same_signal_again_is_no_second_wish(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("asr_lab.process.time.monotonic", lambda: clock[0])
+    Stop.can_wait = True
+    told_to_stop(signal.SIGUSR2, None)
+    clock[0] += 0.9 * PATIENCE_S
+    told_to_stop(signal.SIGTERM, None)
+    assert Stop.wanted == signal.SIGUSR2 and not Stop.ends
+    clock[0] += PATIENCE_S
+    with pytest.raises(SystemExit) as stopped:
+        told_to_stop(signal.SIGTERM, None)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    told_to_stop(signal.SIGTERM, None)  # on its way out
+
+
+def test_signals_in_a_row_leave_a_checkpoint_and_the_status(tmp_path, tones):
+    """As scancel does, which tells a job's steps twice."""
+    run = make_run(tmp_path / "run", tiny(tones, "trainer.max_epochs=100000"))
+    child = subprocess.Popen([sys.executable, "-m", "asr_lab.train", str(run.folder)], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not run.last_checkpoint.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    while child.poll() is None and time.monotonic() < until:
+        child.send_signal(signal.SIGUSR2)
+        time.sleep(0.005)
+    assert child.wait() == 128 + signal.SIGUSR2
+    assert (run.result() or {})["status"] == "preempted" and run.last_checkpoint.exists()

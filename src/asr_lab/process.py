@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -13,6 +14,7 @@ from asr_lab.errors import AsrLabError
 # Epochs after which a run ends for now; set by a search that halves, which lets it go on another time.
 PAUSE = "ASR_LAB_PAUSE_AFTER_EPOCHS"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # that ask a run to stop
+PATIENCE_S = 5.0
 
 
 def n_threads(wanted: int | str) -> int:
@@ -73,22 +75,36 @@ class Stop:
     """What this process was told."""
 
     wanted: int | None = None  # number of the signal
+    since = 0.0  # when it came, monotonic seconds
     can_wait = False  # steps are being made: the next one's end comes soon
+    ends = False  # on its way out: nothing is to disturb that
     listens = False
 
 
 def stop_on_signals() -> None:
     """From now on SIGTERM, SIGUSR1 and SIGUSR2 end this process as `preempted`, exit status 128 + number.
 
-    While it trains it saves first, after the step or validation at hand; a second signal ends it at once.
+    While it trains it saves first, after the step or validation at hand. Schedulers say the same thing several times
+    (to a job, to its step, at once or in a row); a signal that comes `PATIENCE_S` later ends the process at once.
     """
-    Stop.wanted, Stop.can_wait, Stop.listens = None, False, True
+    Stop.wanted, Stop.can_wait, Stop.ends, Stop.listens = None, False, False, True
     for number in SIGNALS:
         signal.signal(number, told_to_stop)
 
 
 def told_to_stop(number: int, frame: Any) -> None:
     """What hears those signals"""
+    now = time.monotonic()
+    if Stop.ends or (Stop.wanted and now < Stop.since + PATIENCE_S):
+        return
     if Stop.wanted or not Stop.can_wait:
+        Stop.ends = True
         sys.exit(128 + number)
-    Stop.wanted = number
+    Stop.wanted, Stop.since = number, now
+
+
+def ignore_signals() -> None:
+    """All is saved. Python would fall back to their default while it takes itself apart: another exit status, or an end
+    before what is still to be done."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -14,7 +14,15 @@ from asr_lab.errors import AsrLabError, DiskFullError, PausedError, RankLostErro
 from asr_lab.files import remove_temporaries, write_jsonl, write_text
 from asr_lab.hold import BusyError
 from asr_lab.lean_imports import import_leanly
-from asr_lab.process import is_main_process, is_quiet, keep_freed_memory, n_threads, quieten, stop_on_signals
+from asr_lab.process import (
+    ignore_signals,
+    is_main_process,
+    is_quiet,
+    keep_freed_memory,
+    n_threads,
+    quieten,
+    stop_on_signals,
+)
 from asr_lab.run import Run, now
 
 log = logging.getLogger(__name__)
@@ -233,4 +241,8 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        code = main(sys.argv[1])
+    finally:
+        ignore_signals()
+    sys.exit(code)

@@ -60,5 +60,5 @@ class StopBetweenSteps(Callback):
         return trainer.strategy.reduce_boolean_decision(Stop.wanted is not None, all=False)
 
     def _end(self) -> None:
-        Stop.can_wait = False
+        Stop.can_wait, Stop.ends = False, True
         sys.exit(128 + (Stop.wanted or signal.SIGTERM))

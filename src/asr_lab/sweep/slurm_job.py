@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from asr_lab.hold import GONE_S
+from asr_lab.process import ignore_signals
 
 LOOK_S = 5.0
 
@@ -33,6 +34,7 @@ def run_cell(folder: str, max_requeues: int) -> int:
             code = main(folder)
         except SystemExit as stop:
             code = int(stop.code or 0)
+            ignore_signals()  # of the same scheduler again, or of its requeue
         # An earlier process on another node may look alive for a while.
         if code != BUSY or time.monotonic() > until:
             break
