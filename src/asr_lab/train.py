@@ -1,5 +1,6 @@
 """One run, from its frozen configuration to its result. A cell's process is `python -m asr_lab.train FOLDER`."""
 
+import faulthandler
 import logging
 import signal
 import sys
@@ -221,6 +222,8 @@ def main(folder: str) -> int:
     """Exit status of one cell's process: 0 done, 2 for what a person can mend, 3 held by another process, 4 on a disk
     that is full or read-only, 128 + a signal's number, 1 for anything else."""
     stop_on_signals()  # first of all: what comes next imports for seconds
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a library that crashes says where
     import_leanly()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
