@@ -1,10 +1,12 @@
 """A run that is told to stop saves between two steps, and goes on as if nobody had told it anything."""
 
+import errno
 import json
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -14,7 +16,7 @@ from asr_lab.files import read_jsonl
 from asr_lab.process import PATIENCE_S, PAUSE, Stop, n_threads, told_to_stop
 from asr_lab.run import Run
 from asr_lab.sweep.state import state_of
-from asr_lab.train import main, train
+from asr_lab.train import FULL, main, train
 
 from .conftest import make_run, tiny
 
@@ -172,3 +174,18 @@ def test_signals_in_a_row_leave_a_checkpoint_and_the_status(tmp_path, tones):
         time.sleep(0.005)
     assert child.wait() == 128 + signal.SIGUSR2
     assert (run.result() or {})["status"] == "preempted" and run.last_checkpoint.exists()
+
+
+def test_a_full_disk_has_its_status_though_nothing_can_be_said(tmp_path, tones, monkeypatch):
+    run = make_run(tmp_path / "run", tiny(tones, "encoder=bilstm"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("asr_lab.train._train", full)
+    with open("/dev/full", "w", buffering=1) as log:
+        monkeypatch.setattr(sys, "stderr", log)
+        assert main(str(run.folder)) == FULL
+        monkeypatch.undo()
+        with suppress(OSError):
+            log.close()

@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -229,18 +230,23 @@ def main(folder: str) -> int:
     try:
         train(Run.open(Path(folder)))
     except PausedError as pause:
-        print(pause, file=sys.stderr)
+        _say(str(pause))
     except AsrLabError as error:
-        print(f"asr-lab: {error}", file=sys.stderr)
+        _say(f"asr-lab: {error}")
         if isinstance(error, RankLostError):
             return 128 + signal.SIGTERM
         return {BusyError: BUSY, DiskFullError: FULL}.get(type(error), 2)
     except OSError as error:  # before there was a run to say it of
         if not is_disk_full(error):
             raise
-        print(f"asr-lab: {error}", file=sys.stderr)
+        _say(f"asr-lab: {error}")
         return FULL
     return 0
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # train.log lies on the same disk; the exit status has to be the right one
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

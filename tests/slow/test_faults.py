@@ -46,7 +46,8 @@ class Sweep:
         own = [o for o in tiny(tones, "encoder=bilstm") if not o.startswith(("logger", "encoder=", "trainer.max"))]
         self.here, self.folder = here, here / "outputs" / "faults"
         launcher = ["hydra.launcher.n_jobs=2", "hydra.launcher.max_deaths=1000"]
-        self.command = [sys.executable, "-m", "asr_lab", "sweep", "faults", *own, *launcher, *more]
+        heard = ["env", "--default-signal=INT"]  # tests that run in the background may have been told to ignore it
+        self.command = [*heard, sys.executable, "-m", "asr_lab", "sweep", "faults", *own, *launcher, *more]
 
     def launch(self) -> subprocess.Popen:
         with open(self.here / "launch.log", "ab") as out:
@@ -192,7 +193,7 @@ def assert_as_undisturbed(sweep: Sweep, undisturbed: Sweep) -> None:
     ours, theirs = sweep.results(), undisturbed.results()
     assert ours.keys() == theirs.keys()
     for key, result in ours.items():
-        assert result["metrics"] == theirs[key]["metrics"], key
+        assert result["metrics"] == theirs[key]["metrics"], f"{key}: {result['status']}: {result['reason']}"
         cells = [s.folder / r["cell"] / "hyps.test.jsonl" for s, r in ((sweep, result), (undisturbed, theirs[key]))]
         assert cells[0].read_text() == cells[1].read_text()
 

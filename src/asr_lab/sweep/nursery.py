@@ -173,8 +173,10 @@ def _cell(folder: str) -> None:
         code = train(folder)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        code = FULL if is_disk_full(error) else 1
+        with suppress(OSError):
+            traceback.print_exc()
     finally:
         with suppress(BaseException):
             atexit._run_exitfuncs()
