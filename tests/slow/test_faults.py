@@ -174,7 +174,8 @@ def test_a_disk_that_fails_is_a_clear_stop_and_the_sweep_goes_on(tmp_path, tones
         else:
             # A second mount on top: one with open files would refuse to become read-only.
             subprocess.run(["mount", "--bind", str(disk), str(disk)], check=True)
-            subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+            read_only = ["mount", "-o", "remount,bind,ro", str(disk)]  # refused while a file is being written there
+            wait_for(lambda: not subprocess.run(read_only, check=False, stderr=subprocess.DEVNULL).returncode)
         assert launcher.wait(120) in (1, 2), sweep.said()
         last = [line for line in sweep.said().splitlines() if line.startswith("asr-lab:")][-1]
         assert "space" in last or "cannot write" in last
