@@ -160,18 +160,24 @@ def test_the_same_signal_again_is_no_second_wish(monkeypatch):
         told_to_stop(signal.SIGTERM, None)
     assert stopped.value.code == 128 + signal.SIGTERM
     told_to_stop(signal.SIGTERM, None)  # on its way out
+    clock[0] += PATIENCE_S
+    with pytest.raises(SystemExit):  # which something has barred
+        told_to_stop(signal.SIGTERM, None)
 
 
 def test_signals_in_a_row_leave_a_checkpoint_and_the_status(tmp_path, tones):
     """As scancel does, which tells a job's steps twice."""
     run = make_run(tmp_path / "run", tiny(tones, "trainer.max_epochs=100000"))
     child = subprocess.Popen([sys.executable, "-m", "asr_lab.train", str(run.folder)], stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while not run.last_checkpoint.exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    while child.poll() is None and time.monotonic() < until:
-        child.send_signal(signal.SIGUSR2)
-        time.sleep(0.005)
+    try:
+        until = time.monotonic() + 120
+        while not run.last_checkpoint.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        while child.poll() is None and time.monotonic() < until:
+            child.send_signal(signal.SIGUSR2)
+            time.sleep(0.005)
+    finally:
+        child.kill()
     assert child.wait() == 128 + signal.SIGUSR2
     assert (run.result() or {})["status"] == "preempted" and run.last_checkpoint.exists()
 

@@ -75,9 +75,9 @@ class Stop:
     """What this process was told."""
 
     wanted: int | None = None  # number of the signal
-    since = 0.0  # when it came, monotonic seconds
+    since = 0.0  # when it came, or the way out began; monotonic seconds
     can_wait = False  # steps are being made: the next one's end comes soon
-    ends = False  # on its way out: nothing is to disturb that
+    ends = False  # on its way out
     listens = False
 
 
@@ -95,12 +95,14 @@ def stop_on_signals() -> None:
 def told_to_stop(number: int, frame: Any) -> None:
     """What hears those signals"""
     now = time.monotonic()
-    if Stop.ends or (Stop.wanted and now < Stop.since + PATIENCE_S):
+    told = Stop.wanted or Stop.ends
+    if told and now < Stop.since + PATIENCE_S:
         return
-    if Stop.wanted or not Stop.can_wait:
+    Stop.since = now
+    if told or not Stop.can_wait:
         Stop.ends = True
         sys.exit(128 + number)
-    Stop.wanted, Stop.since = number, now
+    Stop.wanted = number
 
 
 def ignore_signals() -> None:

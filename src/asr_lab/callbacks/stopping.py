@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,5 +61,5 @@ class StopBetweenSteps(Callback):
         return trainer.strategy.reduce_boolean_decision(Stop.wanted is not None, all=False)
 
     def _end(self) -> None:
-        Stop.can_wait, Stop.ends = False, True
+        Stop.can_wait, Stop.ends, Stop.since = False, True, time.monotonic()
         sys.exit(128 + (Stop.wanted or signal.SIGTERM))
